@@ -1,0 +1,50 @@
+"""The settings: YAML and environment in, one frozen value out, with every problem told at once.
+
+Owns: the names, types, defaults and meanings that CONTRACT promises (`schema`), how they are read (`sources`,
+`yaml_source`) and how they bear on one another (`rules`). Must not know: the rest of the house, the disk (no
+file is opened here), or how problems are printed.
+"""
+
+from rekeyd.settings.kinds import Kind, UnusableError
+from rekeyd.settings.parsing import Parsed, UnfitSettingsError, parse
+from rekeyd.settings.rules import NOT_YET, has_credential, is_loopback, not_yet
+from rekeyd.settings.schema import (
+    Access,
+    Admin,
+    Logging,
+    Metrics,
+    Service,
+    Setting,
+    Settings,
+    Tls,
+    Upstream,
+    describe,
+    restart_needed,
+)
+from rekeyd.settings.upstream_address import UpstreamAddress, parse_grpc_upstream, parse_upstream
+
+__all__ = [
+    "NOT_YET",
+    "Access",
+    "Admin",
+    "Kind",
+    "Logging",
+    "Metrics",
+    "Parsed",
+    "Service",
+    "Setting",
+    "Settings",
+    "Tls",
+    "UnfitSettingsError",
+    "UnusableError",
+    "Upstream",
+    "UpstreamAddress",
+    "describe",
+    "has_credential",
+    "is_loopback",
+    "not_yet",
+    "parse",
+    "parse_grpc_upstream",
+    "parse_upstream",
+    "restart_needed",
+]

@@ -1,0 +1,117 @@
+"""Text and environment in, settings or every problem out.
+
+Owns: the order of the steps, and how a failed validation is told. Must not know: any key by name.
+
+`parse` reads no file: whether what a path names is there is judged by whoever reads it, with
+`Parsed.problem` to say so in the same words.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from rekeyd.errors import Problem, SettingsError
+from rekeyd.settings.kinds import UnusableError
+from rekeyd.settings.rules import RULES, WARNINGS, Rule, not_yet
+from rekeyd.settings.schema import Settings, describe
+from rekeyd.settings.sources import Origin, Sources, nested
+from rekeyd.settings.yaml_source import read_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """Settings that can be used, and what should be said about them.
+
+    `ignored` are sorted names that belong to Qdrant and are not used: dotted keys (a section alone when it is
+    left out whole) and variables of the environment. `warnings` stop nothing.
+    """
+
+    settings: Settings
+    ignored: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    file: str = ""
+    origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
+
+    def problem(self, key: str, message: str, fix: str) -> Problem:
+        """A problem with the value of a key, told with the file and line, or the variable, that set it."""
+        return self.origins.get(key, Origin(self.file)).problem(key, message, fix)
+
+
+class UnfitSettingsError(SettingsError):
+    """Settings with problems. `parsed` holds what can be used of them, so that the files that those name can
+    be looked at too, and every problem told at once; it must not be served."""
+
+    def __init__(self, problems: Sequence[Problem], parsed: Parsed) -> None:
+        super().__init__(problems)
+        self.parsed = parsed
+
+
+def parse(source: bytes, *, file: Path, environ: Mapping[str, str], cwd: Path | None = None) -> Parsed:
+    """Read settings from the bytes of `file`, overridden by `environ`.
+
+    `cwd` is where relative paths in the environment (and a relative `file`) begin; None is the process's own
+    working directory. Raises SettingsError with every problem at once; unless the text is not even YAML it is
+    an UnfitSettingsError.
+    """
+    here = cwd if cwd is not None else Path.cwd()
+    sources = Sources()
+    sources.add_file(read_yaml(source, str(file)), file=str(file), folder=(here / file).parent)
+    sources.add_environment(environ, cwd=here)
+    settings, unfit = _validate(sources)
+    parsed = Parsed(settings, tuple(sorted(sources.ignored)), file=str(file), origins=sources.origins)
+    doubtful = sources.doubtful | unfit.keys()
+    broken = [*_check(RULES, parsed, doubtful), *_placed(not_yet(settings), parsed)]
+    if problems := [*sources.problems, *chain(*unfit.values()), *broken]:
+        raise UnfitSettingsError(problems, parsed)
+    return replace(parsed, warnings=tuple(_check(WARNINGS, parsed, doubtful)))
+
+
+def _check(rules: Iterable[Rule], parsed: Parsed, doubtful: set[str]) -> Iterator[Problem]:
+    for rule in rules:
+        if doubtful.isdisjoint(rule.keys):
+            yield from _placed(rule.check(parsed.settings), parsed)
+
+
+def _placed(problems: Iterable[Problem], parsed: Parsed) -> Iterator[Problem]:
+    return (parsed.problem(problem.key, problem.message, problem.fix) for problem in problems)
+
+
+def _validate(sources: Sources) -> tuple[Settings, dict[str, list[Problem]]]:
+    """The settings, without the keys whose values won't do, and the problems of each of those keys."""
+    unfit: dict[str, list[Problem]] = {}
+    for detail in _errors(sources.values):
+        key = _key_of(detail, sources.values)
+        problem = sources.origins[key].problem(key, *_words(key, detail, sources.values[key]))
+        if problem not in unfit.setdefault(key, []):  # pydantic tells each member of a union
+            unfit[key].append(problem)
+    fit = {key: value for key, value in sources.values.items() if key not in unfit}
+    return Settings.model_validate(nested(fit)), unfit
+
+
+def _errors(values: Mapping[str, Any]) -> list[ErrorDetails]:
+    try:
+        Settings.model_validate(nested(values))
+    except ValidationError as error:
+        return error.errors(include_url=False, include_input=False)  # the input may be a secret
+    return []
+
+
+def _key_of(detail: ErrorDetails, values: Mapping[str, Any]) -> str:
+    """The dotted key within whose value pydantic found an error."""
+    place = [str(part) for part in detail["loc"]]
+    keys = (".".join(place[:end]) for end in range(1, len(place) + 1))
+    return next(key for key in keys if key in values)
+
+
+def _words(key: str, detail: ErrorDetails, value: Any) -> tuple[str, str]:
+    cause = detail.get("ctx", {}).get("error")
+    kind = next(described.kind for described in describe() if described.key == key)
+    if not isinstance(cause, UnusableError):
+        return kind.objection(value)
+    index = next((part for part in detail["loc"] if isinstance(part, int)), None)
+    return cause.message if index is None else f"entry {index + 1} {cause.message}", cause.fix

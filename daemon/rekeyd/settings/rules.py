@@ -1,0 +1,234 @@
+"""How settings bear on one another: what can't go together, and what should be said.
+
+Owns: every rule over more than one key, and what this version doesn't do yet. Must not know: where a value
+was written (the caller puts in the file), or what is on the disk.
+
+Each rule is a function from settings to problems, in a table beside the keys that it looks at: it is left out
+when one of them could not be read, so that one mistake is told once.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from pydantic import SecretStr
+
+from rekeyd.errors import Problem
+from rekeyd.settings.schema import Settings
+
+SHORT_KEY = 16
+"""Characters under which a static key is called short: less than 64 bits, were it hexadecimal."""
+
+_SERVICE_KEYS = ("service.api_key", "service.alt_api_key", "service.read_only_api_key")
+_CREDENTIALS = (*_SERVICE_KEYS, "access.keys_file")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    keys: tuple[str, ...]
+    """The keys that it looks at."""
+    check: Callable[[Settings], Iterator[Problem]]
+
+
+def _problem(key: str, message: str, fix: str) -> Problem:
+    return Problem("", key, message, fix)
+
+
+# --- refused
+
+
+def _tls_has_both_files(settings: Settings) -> Iterator[Problem]:
+    pair = {"tls.cert": settings.tls.cert, "tls.key": settings.tls.key}
+    missing = [key for key, path in pair.items() if path is None]
+    if settings.service.enable_tls:
+        for key in missing:
+            yield _problem(
+                key,
+                "is not set, and `service.enable_tls` needs it",
+                "Name the file, or set `service.enable_tls: false`",
+            )
+    elif len(missing) == 1:
+        other = next(key for key in pair if key not in missing)
+        yield _problem(missing[0], f"is not set, but `{other}` is", "Set both or neither")
+
+
+def _client_certificates_have_an_authority(settings: Settings) -> Iterator[Problem]:
+    key = "service.verify_https_client_certificate"
+    if settings.service.verify_https_client_certificate is False:
+        return
+    if not settings.service.enable_tls:
+        yield _problem(key, "needs TLS, which is off", "Set `service.enable_tls: true`, or remove it")
+    if settings.tls.ca_cert is None:
+        yield _problem(
+            key, "needs `tls.ca_cert`, which is not set", "Name the file of your authority, or remove it"
+        )
+
+
+def _something_is_protected(settings: Settings) -> Iterator[Problem]:
+    if settings.upstream.http is None:
+        yield _problem(
+            "upstream.http",
+            "is not set, so there is nothing to protect",
+            "Set it to `http://host:port`, `https://host:port`, `unix:/path`, `app:module:factory` or `demo`",
+        )
+
+
+def _upstream_is_not_ourselves(settings: Settings) -> Iterator[Problem]:
+    upstream, service = settings.upstream.http, settings.service
+    if upstream is None or upstream.port != service.http_port or not upstream.host:
+        return
+    if upstream.host == service.host or (_is_wildcard(service.host) and is_loopback(upstream.host)):
+        yield _problem(
+            "upstream.http",
+            "is the address on which rekeyd itself listens",
+            "Give the protected service a port of its own, or change `service.http_port`",
+        )
+
+
+def _somebody_has_a_key(settings: Settings) -> Iterator[Problem]:
+    if not has_credential(settings) and not settings.service.insecure:
+        yield _problem(
+            "service.api_key",
+            "is not set, nor is any other credential, so everybody would get in",
+            "Set it (make one with `openssl rand -hex 32`), or say `service.insecure: true`",
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(("service.enable_tls", "tls.cert", "tls.key"), _tls_has_both_files),
+    Rule(
+        ("service.enable_tls", "service.verify_https_client_certificate", "tls.ca_cert"),
+        _client_certificates_have_an_authority,
+    ),
+    Rule(("upstream.http",), _something_is_protected),
+    Rule(("upstream.http", "service.host", "service.http_port"), _upstream_is_not_ourselves),
+    Rule((*_CREDENTIALS, "service.insecure"), _somebody_has_a_key),
+)
+
+
+# --- not in this version
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """A key of the contract whose feature is not there yet, and the one value that asks for nothing."""
+
+    key: str
+    harmless: Any
+    written: str
+
+
+_AWAITED = (
+    _Awaited("service.jwt_rbac", False, "false"),
+    _Awaited("service.workers", 1, "1"),
+    _Awaited("tls.crl", None, "null"),
+    _Awaited("upstream.grpc", None, "null"),
+    _Awaited("access.keys_file", None, "null"),
+    _Awaited("metrics.port", None, "null"),
+    _Awaited("cluster.p2p.enable_tls", False, "false"),
+)
+NOT_YET = frozenset(awaited.key for awaited in _AWAITED)
+
+
+def not_yet(settings: Settings) -> tuple[Problem, ...]:
+    """What asks for a listener or for security that this version doesn't have: never ignored, but refused."""
+    return tuple(
+        _problem(awaited.key, "is not available in this version", f"Remove it or set it to {awaited.written}")
+        for awaited in _AWAITED
+        if settings.value(awaited.key) != awaited.harmless
+    )
+
+
+# --- worth saying
+
+
+def _everybody_gets_in(settings: Settings) -> Iterator[Problem]:
+    if settings.service.insecure and has_credential(settings):
+        yield _problem("service.insecure", "has no effect, because a key is configured", "Remove it")
+    elif settings.service.insecure:
+        yield _problem(
+            "service.insecure",
+            "whoever reaches the port may do everything",
+            "Set `service.api_key` and remove it",
+        )
+
+
+def _keys_travel_in_the_open(settings: Settings) -> Iterator[Problem]:
+    service = settings.service
+    if has_credential(settings) and not service.enable_tls and not is_loopback(service.host):
+        yield _problem(
+            "service.enable_tls",
+            "is off, so API keys cross the network in the clear",
+            "Turn it on, or set `service.host: 127.0.0.1`",
+        )
+
+
+def _short_keys(settings: Settings) -> Iterator[Problem]:
+    for key, secret in _static_keys(settings):
+        if len(secret) < SHORT_KEY:
+            yield _problem(
+                key,
+                f"is shorter than {SHORT_KEY} characters and may be guessed",
+                "Make a longer one, for example with `openssl rand -hex 32`",
+            )
+
+
+def _shared_keys(settings: Settings) -> Iterator[Problem]:
+    for (first, secret), (second, other) in combinations(_static_keys(settings), 2):
+        if secret == other:
+            yield _problem(second, f"is the same secret as `{first}`, whose right it has", "Make another one")
+
+
+def _grpc_port_without_upstream(settings: Settings) -> Iterator[Problem]:
+    if settings.service.grpc_port is not None and settings.upstream.grpc is None:
+        yield _problem(
+            "service.grpc_port",
+            "has no effect without `upstream.grpc`: nothing listens there",
+            "Remove it or set it to null",
+        )
+
+
+def _trust_without_tls(settings: Settings) -> Iterator[Problem]:
+    upstream = settings.upstream
+    if upstream.ca_cert and upstream.http and upstream.http.scheme != "https":
+        yield _problem("upstream.ca_cert", "has no effect: `upstream.http` is not https", "Remove it")
+
+
+WARNINGS: tuple[Rule, ...] = (
+    Rule((*_CREDENTIALS, "service.insecure"), _everybody_gets_in),
+    Rule((*_CREDENTIALS, "service.enable_tls", "service.host"), _keys_travel_in_the_open),
+    Rule(_SERVICE_KEYS, _short_keys),
+    Rule(_SERVICE_KEYS, _shared_keys),
+    Rule(("service.grpc_port", "upstream.grpc"), _grpc_port_without_upstream),
+    Rule(("upstream.ca_cert", "upstream.http"), _trust_without_tls),
+)
+
+
+# --- what the rules ask
+
+
+def has_credential(settings: Settings) -> bool:
+    """Whether any API key is configured. A client certificate opens a connection, not the service."""
+    return any(settings.value(key) is not None for key in _CREDENTIALS)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _static_keys(settings: Settings) -> list[tuple[str, str]]:
+    found = [(key, settings.value(key)) for key in _SERVICE_KEYS]
+    return [(key, secret.get_secret_value()) for key, secret in found if isinstance(secret, SecretStr)]
