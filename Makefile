@@ -1,0 +1,65 @@
+# make help says what there is. Needs python3 (3.11 or newer) with venv, and GNU make.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+JOBS   ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check soak format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo     install into .venv and run rekeyd in front of a built-in service'
+	@echo 'make test     every check: ruff, mypy, import contracts, pytest'
+	@echo 'make soak     the tests that take minutes'
+	@echo 'make format   format the code and mend what ruff can mend'
+	@echo 'make clean    remove .venv and what the tools left'
+
+demo: $(VENV)/.installed
+	@$(BIN)/rekeyd demo
+
+test: check
+	@echo 'pytest'
+	@$(BIN)/python -m pytest -q -n $(JOBS)
+
+check: $(VENV)/.installed-dev
+	@echo 'ruff check'
+	@$(BIN)/ruff check --quiet daemon tests
+	@echo 'ruff format --check'
+	@$(BIN)/ruff format --quiet --check daemon tests
+	@echo 'mypy'
+	@$(BIN)/mypy --no-error-summary
+	@echo 'lint-imports'
+	@$(BIN)/lint-imports >$(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+
+soak: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest -m soak --timeout 1800
+
+format: $(VENV)/.installed-dev
+	@$(BIN)/ruff check --fix --exit-zero --quiet daemon tests
+	@$(BIN)/ruff format daemon tests
+
+clean:
+	rm -rf $(VENV) .state .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find daemon tests -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp is older than pyproject.toml when the dependencies may have changed.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'rekeyd needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
+	@echo 'making $(VENV)'
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo 'the venv module is missing: apt-get install python3-venv' >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.created
+	@echo 'installing rekeyd into $(VENV)'
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.created
+	@echo 'installing rekeyd and its development tools into $(VENV)'
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

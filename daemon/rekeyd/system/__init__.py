@@ -1,0 +1,1 @@
+"""The operating system's side: the service manager, sockets, processes."""

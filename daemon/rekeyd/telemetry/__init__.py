@@ -1,0 +1,1 @@
+"""What rekeyd tells about itself."""

@@ -1,0 +1,235 @@
+"""One line for each access decision, and in a flood of denials one line for several.
+
+The rule (CONTRACT "Log lines"): each request has exactly one `auth.*` line. Where more than `FLOOD` denials
+come from one network within a second, one line stands for those that differ neither in reason nor in status,
+and says how many in `count`; it carries the fields on which all of them agree. None is dropped: the counts
+add up. A flood lasts until a second brings no more than `FLOOD`.
+
+A network is an IPv4 address or an IPv6 /64, since that is what one customer of a provider gets.
+
+Must not know: how a decision was made, or where lines go.
+"""
+
+import asyncio
+import functools
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple, Protocol
+
+from rekeyd.trust.keys import Right
+
+FLOOD = 50
+SECOND = 1.0
+NETWORKS = 4096
+"""Networks remembered at once. Where more deny at the same time the oldest is told early, and forgotten."""
+_GROUPS = 16
+
+
+class Decision(NamedTuple):
+    """What is told of one request once its response is finished. Holds no secret.
+
+    `path` is without the query (a credential may stand there). `duration` is in seconds, `tls` the version
+    (`TLSv1.3`), `client` an address without its port. `generation` is the one that decided; None: the one in
+    force when the line is written. A tuple, because one is made for every request.
+    """
+
+    decision: Literal["allowed", "denied"]
+    reason: str | None = None
+    key_id: str | None = None
+    right_needed: Right | None = None
+    method: str | None = None
+    path: str | None = None
+    status: int | None = None
+    client: str | None = None
+    request_id: str | None = None
+    duration: float | None = None
+    tls: str | None = None
+    generation: int | None = None
+    failure: str | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """What is known, as the line has it."""
+        told: dict[str, Any] = dict(zip(_NAMES, self, strict=True))
+        if self.right_needed is not None:
+            told["right_needed"] = _RIGHTS[self.right_needed]
+        if self.duration is not None:
+            told["duration"] = int(self.duration * 1e6) / 1e6
+        if None in self:
+            return {name: value for name, value in told.items() if value is not None}
+        return told
+
+
+_NAMES = Decision._fields
+_RIGHTS = {right: str(right) for right in Right}
+Counted = tuple[Decision, int]
+
+
+class Coalescer:
+    """Which denials are told alone and which together. Sans I/O: `now` is passed in in monotonic seconds."""
+
+    def __init__(self, *, flood: int = FLOOD, networks: int = NETWORKS) -> None:
+        self._flood = flood
+        self._most = networks
+        self._networks: OrderedDict[str, _Network] = OrderedDict()  # by the beginning of their present second
+        self.waiting = False
+        """Whether something may wait to be told: ask `next_due`."""
+
+    def add(self, denial: Decision, now: float) -> list[Counted]:
+        """The lines to write now; empty where the denial waits to be told together with others."""
+        name = network_of(denial.client)
+        network = self._networks.get(name)
+        told: list[Counted] = []
+        if network is None or now >= network.ends:
+            if network is not None:
+                told.extend(network.release())
+            network = _Network(name, now, flooded=self._floods(network, now))
+            self._networks[name] = network
+            self._networks.move_to_end(name)
+            told.extend(self._forget_the_oldest())
+        network.seen += 1
+        if network.flooded or network.seen > self._flood:
+            network.hold(denial)
+            self.waiting = True
+        else:
+            told.append((denial, 1))
+        return told
+
+    def due(self, now: float) -> list[Counted]:
+        """The lines that have waited long enough."""
+        told: list[Counted] = []
+        for name, network in list(self._networks.items()):
+            if now < network.ends:
+                break
+            told.extend(network.release())
+            if now >= network.ends + SECOND:
+                del self._networks[name]
+        return told
+
+    def next_due(self) -> float | None:
+        """When `due` will have something to tell; None: nothing waits."""
+        due = next((network.ends for network in self._networks.values() if network.held), None)
+        self.waiting = due is not None
+        return due
+
+    def flush(self) -> list[Counted]:
+        """All that waits, and forget everything."""
+        told = [each for network in self._networks.values() for each in network.release()]
+        self._networks.clear()
+        self.waiting = False
+        return told
+
+    def _floods(self, network: "_Network | None", now: float) -> bool:
+        return network is not None and network.seen > self._flood and now < network.ends + SECOND
+
+    def _forget_the_oldest(self) -> Iterable[Counted]:
+        if len(self._networks) <= self._most:
+            return ()
+        _, oldest = self._networks.popitem(last=False)
+        return oldest.release()
+
+
+class _Network:
+    """One network in one second."""
+
+    __slots__ = ("ends", "flooded", "held", "name", "seen")
+
+    def __init__(self, name: str, now: float, *, flooded: bool) -> None:
+        self.name = name
+        self.ends = now + SECOND
+        self.flooded = flooded
+        self.seen = 0
+        self.held: dict[tuple[str | None, int | None], Counted] = {}
+
+    def hold(self, denial: Decision) -> None:
+        kind = (denial.reason, denial.status)
+        if kind not in self.held and len(self.held) >= _GROUPS:
+            kind = (None, None)
+        together, count = self.held.get(kind, (denial, 0))
+        self.held[kind] = _agreed(together, denial), count + 1
+
+    def release(self) -> Iterator[Counted]:
+        held, self.held = self.held, {}
+        for denial, count in held.values():
+            yield (denial if denial.client else denial._replace(client=self.name)), count
+
+
+def _agreed(one: Decision, other: Decision) -> Decision:
+    return Decision._make(mine if mine == its else None for mine, its in zip(one, other, strict=True))
+
+
+@functools.lru_cache(maxsize=NETWORKS)
+def network_of(client: str | None) -> str:
+    """The network that a client's address stands for; what is no address stands for itself."""
+    if client is None or ":" not in client:
+        return client or ""
+    try:
+        address = ipaddress.IPv6Address(client)
+    except ValueError:
+        return client
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+
+
+class Emit(Protocol):
+    """`Logs.emit`."""
+
+    def __call__(
+        self, level: str, event: str, fields: dict[str, Any], *, dispensable: bool = ...
+    ) -> None: ...
+
+
+class DecisionLog:
+    """Writes decisions through `emit`. To be used in a running event loop.
+
+    `decisions` is the setting `logging.decisions`, and may be set at any time.
+    """
+
+    def __init__(
+        self,
+        emit: Emit,
+        *,
+        decisions: Literal["all", "denied"] = "all",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.decisions = decisions
+        self._emit = emit
+        self._clock = clock
+        self._denials = Coalescer()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def record(self, decision: Decision) -> None:
+        """Tell of one finished request."""
+        if decision.decision == "allowed":
+            if self.decisions == "all":
+                self._emit("info", "auth.allowed", decision.fields(), dispensable=True)
+            return
+        self._write(self._denials.add(decision, self._clock()))
+        if self._denials.waiting and self._timer is None:
+            self._set_timer()
+
+    def close(self) -> None:
+        """Tell what still waits."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._write(self._denials.flush())
+
+    def _set_timer(self) -> None:
+        due = self._denials.next_due()
+        if due is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, due - self._clock()), self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._write(self._denials.due(self._clock()))
+        self._set_timer()
+
+    def _write(self, lines: Iterable[Counted]) -> None:
+        for denial, count in lines:
+            fields = denial.fields()
+            if count > 1:
+                fields["count"] = count
+            self._emit("warning", "auth.denied", fields)

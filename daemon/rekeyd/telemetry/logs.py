@@ -1,0 +1,214 @@
+"""Log lines: what every line carries, and that everything said in this process becomes one.
+
+Owns: the head of a line (`timestamp`, `level`, `event`, `generation`, in this order on every line), the level
+filter, and the routes into the sink: structlog, the standard library's logging (aiohttp, asyncio), warnings
+and exceptions that nobody caught. Nothing is printed on stderr, and no traceback.
+
+Must not know: what events mean.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
+
+import structlog
+
+from rekeyd.telemetry import console, lines
+from rekeyd.telemetry.sink import Lost, Sink
+
+SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_METHODS = {"exception": "error", "warn": "warning", "fatal": "critical", "msg": "info"}
+
+# "Exception in callback f(b'…')": asyncio quotes arguments, which may be bytes that a client sent.
+_ARGUMENTS = re.compile(r"\(.+\)")
+
+
+class Logs:
+    """Turns events into lines for one sink. `level` may be set at any time."""
+
+    def __init__(
+        self,
+        *,
+        render: Callable[[Mapping[str, Any]], bytes],
+        level: str,
+        generation: Callable[[], int | None],
+        sink: Sink,
+    ) -> None:
+        self._render = render
+        self._generation = generation
+        self._sink = sink
+        self._least = SEVERITY[level]
+        self._undo = contextlib.ExitStack()
+        sink.tell = self._dropped
+
+    @property
+    def level(self) -> str:
+        return next(name for name, severity in SEVERITY.items() if severity == self._least)
+
+    @level.setter
+    def level(self, name: str) -> None:
+        self._least = SEVERITY[name]
+        # Below debug, libraries tell only what is wrong; their chatter costs more than it says.
+        logging.getLogger().setLevel(logging.DEBUG if name == "debug" else max(self._least, logging.WARNING))
+
+    def emit(self, level: str, event: str, fields: Mapping[str, Any], *, dispensable: bool = False) -> None:
+        """Write one line; an event that brings its own `generation` keeps it.
+
+        `dispensable` lines are the first to go when the reader of the log is stuck.
+        """
+        if SEVERITY[level] >= self._least:
+            self._sink.write(self._line(level, event, fields), dispensable=dispensable)
+
+    def _line(self, level: str, event: str, fields: Mapping[str, Any]) -> bytes:
+        stamp = lines.stamp(time.time_ns())
+        return self._render(
+            {"timestamp": stamp, "level": level, "event": event, "generation": self._generation(), **fields}
+        )
+
+    def _dropped(self, lost: Lost) -> bytes:
+        return self._line("warning", "log.dropped", {"allowed": lost.dispensable, "others": lost.others})
+
+    def process(self, _logger: object, method: str, event: structlog.types.EventDict) -> bytes:
+        """structlog's only processor."""
+        level = _METHODS.get(method, method)
+        if SEVERITY[level] < self._least:
+            raise structlog.DropEvent
+        raised = _exception_of(event.pop("exc_info", None))
+        if raised is not None:
+            event["exception"] = lines.describe(raised)
+        return self._line(level, str(event.pop("event", "")), event)
+
+    def library(self, level: str, logger: str, message: str, raised: BaseException | None = None) -> None:
+        """Write what a library said. Never raises: it may be called from anywhere."""
+        fields: dict[str, Any] = {"logger": logger, "message": message}
+        if raised is not None:
+            fields["exception"] = lines.describe(raised)
+        self.emit(level, "library.message", fields)
+
+    def listen(self) -> None:
+        """Take over what libraries and the interpreter tell, until `close`."""
+        handler = _FromLibraries(self)
+        root = logging.getLogger()
+        self._undo.callback(root.setLevel, root.level)
+        self._undo.callback(root.removeHandler, handler)
+        root.addHandler(handler)
+        logging.captureWarnings(True)
+        self._undo.callback(logging.captureWarnings, False)
+        for module, name, hook in _hooks(self):
+            self._undo.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, hook)
+
+    def close(self) -> None:
+        """Write what is buffered (see `Sink.close`) and give the process its own ways of telling back."""
+        self._undo.close()
+        self._sink.close()
+
+
+def configure(
+    *,
+    format: Literal["auto", "json", "console"],  # noqa: A002 - the setting's own name
+    level: str,
+    generation: Callable[[], int | None],
+    sink: Sink,
+) -> Logs:
+    """Make `sink` the end of everything that is logged in this process, until `Logs.close`.
+
+    `generation` is asked at every line, from any thread.
+    """
+    human = format == "console" or (format == "auto" and sink.isatty())
+    render = _to_console(colour=_wants_colour(sink)) if human else lines.to_json
+    logs = Logs(render=render, level=level, generation=generation, sink=sink)
+    structlog.configure(
+        processors=[logs.process],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.NOTSET
+        ),  # the level may change: `process` filters
+        logger_factory=lambda *_: _Output(sink),
+        cache_logger_on_first_use=False,
+    )
+    logs.listen()
+    logs.level = level
+    return logs
+
+
+class _Output:
+    """What structlog calls a logger: one method per level, all the same here."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = sink.write
+        self.exception = self.msg = self.warn = self.fatal = sink.write
+
+
+class _FromLibraries(logging.Handler):
+    """The standard library's logging, in our form."""
+
+    def __init__(self, logs: Logs) -> None:
+        super().__init__()
+        self._logs = logs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            raised = record.exc_info[1] if record.exc_info else None
+            self._logs.library(_level_of(record.levelno), record.name, _message_of(record), raised)
+        except Exception as error:  # noqa: BLE001 - a record that can't be formatted must not hinder who logs it
+            self._logs.library("error", record.name, "(a message that can't be formatted)", error)
+
+
+def _level_of(number: int) -> str:
+    return next((name for name in reversed(SEVERITY) if number >= SEVERITY[name]), "debug")
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    message = record.getMessage()
+    if record.name == "asyncio":
+        # Its further lines are reprs of transports, tasks and their arguments.
+        return _ARGUMENTS.sub("(…)", message.partition("\n")[0])
+    return message
+
+
+def _exception_of(told: object) -> BaseException | None:
+    if isinstance(told, tuple):
+        told = told[1]
+    if told is True:
+        told = sys.exc_info()[1]
+    return told if isinstance(told, BaseException) else None
+
+
+def _to_console(*, colour: bool) -> Callable[[Mapping[str, Any]], bytes]:
+    def render(event: Mapping[str, Any]) -> bytes:
+        return console.render(event, colour=colour).encode("utf-8", "backslashreplace") + b"\n"
+
+    return render
+
+
+def _wants_colour(sink: Sink) -> bool:
+    return sink.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _hooks(logs: Logs) -> Iterator[tuple[object, str, Callable[..., None]]]:
+    """Where the interpreter tells of exceptions that nobody caught."""
+
+    def uncaught(_kind: type[BaseException], raised: BaseException, _traceback: object) -> None:
+        logs.library("critical", "python", "an exception that nobody caught", raised)
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        if not issubclass(args.exc_type, SystemExit):
+            name = args.thread.name if args.thread else "?"
+            logs.library(
+                "error", "python", f"an exception that nobody caught in thread {name}", args.exc_value
+            )
+
+    def unraisable(args: "sys.UnraisableHookArgs") -> None:
+        logs.library(
+            "error", "python", args.err_msg or "an exception that could not be raised", args.exc_value
+        )
+
+    yield sys, "excepthook", uncaught
+    yield threading, "excepthook", in_thread
+    yield sys, "unraisablehook", unraisable

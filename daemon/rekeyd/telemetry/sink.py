@@ -1,0 +1,217 @@
+"""Where log lines go: a buffer in memory, and a thread that writes it to a file descriptor.
+
+Owns: that telling never hinders serving. The rules:
+
+1. `write` never blocks: it appends bytes. A daemon thread carries them out in batches, within 100 ms.
+2. Memory is bounded. Over `capacity` the dispensable lines are lost first; all others are kept up to
+   `KEPT_OVER` times that, and only then lost. What is lost is counted, and told in a line when room is back.
+3. A reader that went away (EPIPE) or a full disk costs nothing: what can't be written is counted as lost, and
+   tried again `RETRY` seconds later. A line torn by such an end is finished before the next one begins.
+4. `close` waits for the thread only so long. A process that dies at once loses what the last 20 ms said.
+
+Must not know: what a line says.
+"""
+
+import atexit
+import contextlib
+import os
+import queue
+import select
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MIB = 1 << 20
+KEPT_OVER = 4
+GATHER = 0.02
+"""Seconds in which lines are gathered, so that one system call carries many."""
+RETRY = 1.0
+"""Seconds between two attempts to reach a reader that is gone."""
+
+_CHUNK = 128 * 1024
+_LINE_OVERHEAD = 128  # the bytes object, its tuple and its slot, beside the text
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """How many lines were lost since it was last told."""
+
+    dispensable: int
+    others: int
+
+
+Teller = Callable[[Lost], bytes]
+_Line = tuple[bytes, bool]
+
+
+def tell_plainly(lost: Lost) -> bytes:
+    return b"%d lines were lost\n" % (lost.dispensable + lost.others)
+
+
+class Sink:
+    """A log sink for one file descriptor, which is duplicated and so stays the caller's own.
+
+    `capacity` is in bytes. `tell` renders the line that says what was lost; it runs in the sink's thread.
+    Safe to use from any thread, from `__del__`, and in a forked child, which starts with an empty buffer.
+    """
+
+    def __init__(self, descriptor: int = 1, *, capacity: int = 8 * MIB) -> None:
+        self.capacity = capacity
+        self.tell: Teller = tell_plainly
+        self._descriptor = _own(descriptor)
+        self._closing = threading.Event()
+        self._begin()
+        method = weakref.WeakMethod(self._after_fork)
+        os.register_at_fork(after_in_child=lambda: _call(method))
+        atexit.register(self.close)
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held in memory, the cost of keeping them included."""
+        return self._size
+
+    def write(self, line: bytes, *, dispensable: bool = False) -> None:
+        """Hand over one line, its newline included. Never blocks, never raises."""
+        cost = len(line) + _LINE_OVERHEAD
+        with self._lock:
+            if self._closing.is_set():
+                return
+            if self._size + cost > (self.capacity if dispensable else self.capacity * KEPT_OVER):
+                self._lost[dispensable] += 1
+                return
+            idle = not self._lines
+            self._lines.append((line, dispensable))
+            self._size += cost
+        if idle:
+            self._rouse()
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Write what is buffered, for at most `timeout` seconds; later lines are swallowed."""
+        atexit.unregister(self.close)
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._rouse()
+        if self._thread is not None and self._thread.is_alive():
+            self._thread.join(timeout)
+        self._abandoned = True
+
+    def _begin(self) -> None:
+        # Re-entrant, because the garbage collector may run a __del__ that logs while the lock is held.
+        self._lock = threading.RLock()
+        self._lines: deque[_Line] = deque()
+        self._size = 0
+        self._lost = [0, 0]  # others, dispensable: indexed by `dispensable`
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._abandoned = False  # close() no longer waits
+        self._broken = False  # the last attempt to write failed
+        self._torn = False  # what was last written did not end a line
+
+    def _after_fork(self) -> None:
+        # The thread, and what is buffered, are the parent's.
+        closed, self._closing = self._closing.is_set(), threading.Event()
+        self._begin()
+        if closed:
+            self._closing.set()
+
+    def _rouse(self) -> None:
+        self._wake.put(None)
+        with self._lock:
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._run, name="log sink", daemon=True)
+        with contextlib.suppress(RuntimeError):  # the interpreter is ending: no new threads
+            self._thread.start()
+
+    def _run(self) -> None:
+        """The thread. Idle, it waits without waking; broken, it wakes once in `RETRY` seconds."""
+        while not self._closing.is_set():
+            self._wake.get()
+            self._closing.wait(RETRY if self._broken else GATHER)
+            self._carry_out()
+        self._carry_out()
+        os.close(self._descriptor)
+
+    def _carry_out(self) -> None:
+        fresh: deque[_Line] = deque()
+        with self._lock:
+            lines, self._lines = self._lines, fresh
+        while lines:
+            batch = _take(lines)
+            if self._broken or not self._write(b"".join([line for line, _ in batch])):
+                self._lose(batch)
+            with self._lock:
+                self._size -= sum([len(line) for line, _ in batch]) + _LINE_OVERHEAD * len(batch)
+        # Where writing failed, the line that tells of it is also the next attempt to write.
+        self._tell_what_was_lost()
+
+    def _lose(self, batch: list[_Line]) -> None:
+        dispensable = sum(can_go for _, can_go in batch)
+        with self._lock:
+            self._lost[True] += dispensable
+            self._lost[False] += len(batch) - dispensable
+
+    def _tell_what_was_lost(self) -> None:
+        with self._lock:
+            (others, dispensable), self._lost = self._lost, [0, 0]
+        if not (others or dispensable):
+            return
+        if not self._write(self.tell(Lost(dispensable, others))):
+            with self._lock:
+                self._lost[False] += others
+                self._lost[True] += dispensable
+
+    def _write(self, text: bytes) -> bool:
+        """Whether all of it was written. A reader that is only slow is waited for."""
+        rest = memoryview(b"\n" + text if self._torn else text)
+        while rest:
+            try:
+                written = os.write(self._descriptor, rest)
+            except BlockingIOError:
+                if not self._wait_for_room():
+                    return False
+            except OSError:
+                self._broken = True
+                return False
+            else:
+                self._torn = rest[written - 1] != ord("\n")
+                rest = rest[written:]
+        self._broken = False
+        return True
+
+    def _wait_for_room(self) -> bool:
+        """For a descriptor that doesn't block: another process may have set a shared pipe or terminal so."""
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLOUT)
+        while not self._abandoned:
+            if poll.poll(100):
+                return True
+        return False
+
+
+def _own(descriptor: int) -> int:
+    # A descriptor of our own: were it closed and used again, log lines would go into somebody's connection.
+    try:
+        return os.dup(descriptor)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _take(lines: deque[_Line]) -> list[_Line]:
+    batch, size = [], 0
+    while lines and size < _CHUNK:
+        line = lines.popleft()
+        batch.append(line)
+        size += len(line[0])
+    return batch
+
+
+def _call(method: "weakref.WeakMethod[Callable[[], None]]") -> None:
+    if (bound := method()) is not None:
+        bound()

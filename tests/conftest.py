@@ -1,0 +1,33 @@
+"""What all tests share: the ledger of secrets, and the real daemon."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.daemon import Daemon
+from support.secrets import Ledger
+
+StartDaemon = Callable[..., Awaitable[Daemon]]
+
+
+@pytest.fixture(scope="session")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ledger]:
+    """Every secret that the session uses; at its end none of them is in anything that a daemon told."""
+    ledger = Ledger(tmp_path_factory.mktemp("transcripts"))
+    yield ledger
+    leaks = ledger.leaks()
+    assert not leaks, "\n".join(leaks)
+
+
+@pytest.fixture
+async def start_daemon(ledger: Ledger) -> AsyncIterator[StartDaemon]:
+    """Starts `rekeyd serve -c FILE` with the arguments of `Daemon.running`; stopped with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(settings: Path, **arguments: Any) -> Daemon:
+            return await stack.enter_async_context(Daemon.running(ledger, settings, **arguments))
+
+        yield start

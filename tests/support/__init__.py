@@ -1,0 +1,1 @@
+"""What several tests share: certificates made to measure, and real clients."""

@@ -1,0 +1,268 @@
+"""The real rekeyd as a process: started, listened to, signalled, stopped.
+
+    async with Daemon.running(ledger, settings_file, secrets=[key]) as daemon:
+        since = daemon.mark()
+        daemon.signal(signal.SIGHUP)
+        await daemon.event("reload.applied", since=since, trigger="signal")
+
+Leaving the block stops the daemon with SIGTERM and asserts that it exits with status 0, that it said nothing
+on stderr, and that none of the session's secrets is in anything that it told.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from support.secrets import Ledger
+
+SOURCE_ROOT = Path(__file__).parents[2] / "daemon"
+Event = dict[str, Any]
+
+
+class Daemon:
+    """A running process that tells its events as JSON lines. Events may be awaited from one event loop."""
+
+    def __init__(
+        self, command: Sequence[str], *, ledger: Ledger, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.events: list[Event] = []
+        self.stray: list[str] = []
+        """Lines of stdout that are no JSON object."""
+        self._ledger = ledger
+        self._changed = threading.Condition()
+        self._wakers: set[Callable[[], None]] = set()
+        self._ended = False
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(environ or {}),
+            start_new_session=True,
+        )
+        self.pid = self.process.pid
+        self.transcripts = {
+            name: ledger.transcript(f"{self.pid}.{name}") for name in ("stdout", "stderr", "cmdline")
+        }
+        for path in self.transcripts.values():
+            path.touch()
+        self._readers = [self._read(self.process.stdout, "stdout"), self._read(self.process.stderr, "stderr")]
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(
+        cls,
+        ledger: Ledger,
+        settings: Path,
+        *,
+        secrets: Iterable[str] = (),
+        environ: Mapping[str, str] | None = None,
+        command: Sequence[str] = (sys.executable, "-X", "faulthandler", "-m", "rekeyd", "serve", "-c"),
+    ) -> AsyncIterator["Daemon"]:
+        """`command` with `settings` at its end, ready to serve; stopped and looked through at the end."""
+        for secret in secrets:
+            ledger.add(secret, settings.name)
+        daemon = cls([*command, str(settings)], ledger=ledger, environ=environ)
+        try:
+            await daemon.event("daemon.started")
+            daemon.note_command_line()
+            yield daemon
+            await daemon.stop()
+        finally:
+            daemon.kill()
+        daemon.assert_nothing_leaked()
+
+    # What it says
+
+    def mark(self) -> int:
+        """Where the events stand now: `since` for what comes later."""
+        return len(self.events)
+
+    def told(self, name: str, *, since: int = 0, **fields: Any) -> list[Event]:
+        """The events of that name that have come, in which each of `fields` is as given."""
+        return [
+            event
+            for event in self.events[since:]
+            if event.get("event") == name and all(event.get(key) == value for key, value in fields.items())
+        ]
+
+    async def event(
+        self,
+        name: str,
+        *,
+        since: int = 0,
+        timeout: float = 10.0,  # noqa: ASYNC109 - what was said instead is told here
+        **fields: Any,
+    ) -> Event:
+        """The first such event, waited for; AssertionError with what was said instead after `timeout` s."""
+        return (await self.several(1, name, since=since, timeout=timeout, **fields))[0]
+
+    async def several(
+        self,
+        count: int,
+        name: str,
+        *,
+        since: int = 0,
+        timeout: float = 10.0,  # noqa: ASYNC109 - what was said instead is told here
+        **fields: Any,
+    ) -> list[Event]:
+        """At least `count` such events, as soon as they have come."""
+        loop = asyncio.get_running_loop()
+        news = asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(news.set)
+
+        with self._changed:
+            self._wakers.add(wake)
+        try:
+            async with asyncio.timeout(timeout):
+                while len(found := self.told(name, since=since, **fields)) < count:
+                    assert not self._ended, self._story(f"it ended before {count} {name} {fields}")
+                    await news.wait()
+                    news.clear()
+        except TimeoutError:
+            raise AssertionError(self._story(f"not within {timeout:g} s: {count} {name} {fields}")) from None
+        finally:
+            with self._changed:
+                self._wakers.discard(wake)
+        return found
+
+    @property
+    def started(self) -> Event:
+        return self.told("daemon.started")[0]
+
+    def port_of(self, listener: str) -> int:
+        """The port of a listener, as `daemon.started` tells it."""
+        return next(int(each["port"]) for each in self.started["listeners"] if each["name"] == listener)
+
+    @property
+    def port(self) -> int:
+        return self.port_of("http")
+
+    @property
+    def url(self) -> str:
+        tls = next(each["tls"] for each in self.started["listeners"] if each["name"] == "http")
+        return f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def stderr(self) -> str:
+        return self.transcripts["stderr"].read_text(errors="backslashreplace")
+
+    # What is done to it
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def stop(
+        self,
+        *,
+        timeout: float = 15.0,  # noqa: ASYNC109 - what was said instead is told here
+        status: int = 0,
+        quiet: bool = True,
+    ) -> None:
+        """SIGTERM, and assert that it exits with `status`, having said nothing on stderr if `quiet`."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        assert await self.exited(timeout=timeout) == status, self._story("its exit status is another")
+        assert not (quiet and self.stderr), self._story("it wrote on stderr")
+
+    async def exited(
+        self,
+        *,
+        timeout: float = 15.0,  # noqa: ASYNC109 - what was said instead is told here
+    ) -> int:
+        """Its exit status, once it ends by itself."""
+        try:
+            status = await asyncio.to_thread(self.process.wait, timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(self._story(f"it has not ended within {timeout:g} s")) from None
+        await asyncio.to_thread(self._finish_reading)
+        return status
+
+    def kill(self) -> None:
+        """Make sure that it is gone."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._finish_reading()
+
+    # What must not be told
+
+    def secret(self, value: str) -> str:
+        """`value`, from now on looked for in all that is told."""
+        self._ledger.add(value, f"daemon {self.pid}")
+        return value
+
+    def note_command_line(self) -> None:
+        """Keep what other users see of it in /proc."""
+        self.transcripts["cmdline"].write_bytes(Path(f"/proc/{self.pid}/cmdline").read_bytes())
+
+    def assert_nothing_leaked(self) -> None:
+        leaks = [leak for path in self.transcripts.values() for leak in self._ledger.leaks_in(path)]
+        assert not leaks, "\n".join(leaks)
+
+    # Reading
+
+    def _read(self, stream: IO[bytes] | None, name: str) -> threading.Thread:
+        assert stream is not None
+        thread = threading.Thread(
+            target=self._keep, args=(stream, name), name=f"{self.pid}.{name}", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def _keep(self, stream: IO[bytes], name: str) -> None:
+        with self.transcripts[name].open("ab", buffering=0) as transcript, stream:
+            for line in stream:
+                transcript.write(line)
+                if name == "stdout":
+                    self._take(line)
+        if name == "stdout":
+            self._ended = True
+            self._wake()
+
+    def _take(self, line: bytes) -> None:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if isinstance(event, dict):
+            self.events.append(event)
+        else:
+            self.stray.append(line.decode(errors="backslashreplace"))
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._changed:
+            for wake in self._wakers:
+                wake()
+
+    def _finish_reading(self) -> None:
+        for thread in self._readers:
+            thread.join(5)
+
+    def _story(self, problem: str) -> str:
+        said = self.transcripts["stdout"].read_text(errors="backslashreplace").splitlines()[-30:]
+        lines = [f"{problem} (exit status {self.process.poll()})", *said, "stderr:", self.stderr[-4000:]]
+        return "\n".join(lines)
+
+
+def _environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Ours without rekeyd's settings and the service manager's, so that no test depends on who runs it."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("REKEYD__", "QDRANT__", "COV_", "PYTEST_")) and key != "NOTIFY_SOCKET"
+    }
+    path = os.pathsep.join(filter(None, [str(SOURCE_ROOT), os.environ.get("PYTHONPATH", "")]))
+    return kept | {"PYTHONPATH": path, "PYTHONWARNINGS": "default", "PYTHONUNBUFFERED": "1"} | dict(own)

@@ -1,0 +1,245 @@
+import asyncio
+import gc
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from aiohttp import ClientSession, web
+
+from rekeyd.telemetry.logs import Logs, _FromLibraries, configure
+from rekeyd.telemetry.sink import Sink
+from support.waiting import eventually
+
+HEAD = ["timestamp", "level", "event", "generation"]
+
+
+class Recorded:
+    """Logs that end in a file."""
+
+    def __init__(self, path: Path, **settings: Any) -> None:
+        self._path = path
+        self.generation: int | None = None
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.sink = Sink(descriptor)
+        os.close(descriptor)
+        self.logs: Logs = configure(
+            **{"format": "json", "level": "info"} | settings,
+            generation=lambda: self.generation,
+            sink=self.sink,
+        )
+
+    def text(self) -> str:
+        self.logs.close()
+        return self._path.read_text()
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text().splitlines()]
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Iterator[Callable[..., Recorded]]:
+    made: list[Recorded] = []
+
+    def make(**settings: Any) -> Recorded:
+        made.append(Recorded(tmp_path / "log", **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.logs.close()
+    structlog.reset_defaults()
+
+
+log = structlog.get_logger()
+
+
+def test_every_line_begins_with_time_level_event_and_generation(record: Callable[..., Recorded]) -> None:
+    recorded = record()
+    log.info("daemon.started", version="0.1.0")
+    recorded.generation = 3
+    log.warning("cert.expiring", days=7)
+    logging.getLogger("aiohttp.server").error("said")
+    recorded.logs.emit("info", "auth.allowed", {"status": 200}, dispensable=True)
+    events = recorded.events()
+    assert [list(event)[:4] for event in events] == [HEAD] * 4
+    assert [event["generation"] for event in events] == [None, 3, 3, 3]
+    assert [event["level"] for event in events] == ["info", "warning", "error", "info"]
+
+
+def test_an_event_that_brings_its_generation_keeps_it(record: Callable[..., Recorded]) -> None:
+    recorded = record()
+    recorded.generation = 3
+    log.info("reload.applied", generation=4, trigger="watch")
+    assert list(recorded.events()[0].items())[3:] == [("generation", 4), ("trigger", "watch")]
+
+
+def test_the_level_holds_for_loggers_that_were_made_before_it_changed(
+    record: Callable[..., Recorded],
+) -> None:
+    recorded = record(level="warning")
+    bound = log.bind(part="keys")
+    bound.info("unheard")
+    recorded.logs.level = "debug"
+    bound.debug("heard")
+    logging.getLogger("aiohttp").debug("heard too")
+    assert recorded.logs.level == "debug"
+    assert [event["event"] for event in recorded.events()] == ["heard", "library.message"]
+
+
+def test_an_exception_becomes_a_field_and_no_traceback(record: Callable[..., Recorded]) -> None:
+    recorded = record()
+    try:
+        Path("/no/such/file").read_bytes()
+    except OSError:
+        log.exception("upstream.failed")
+        logging.getLogger("aiohttp.server").exception("Error handling request")
+    ours, theirs = recorded.events()
+    assert (ours["level"], ours["exception"]["type"]) == ("error", "FileNotFoundError")
+    assert (theirs["logger"], theirs["message"]) == ("aiohttp.server", "Error handling request")
+    assert theirs["exception"]["type"] == "FileNotFoundError"
+
+
+def test_a_library_message_that_can_not_be_formatted_is_told_as_such(record: Callable[..., Recorded]) -> None:
+    recorded = record()
+    (ours,) = (each for each in logging.getLogger().handlers if isinstance(each, _FromLibraries))
+    ours.handle(logging.LogRecord("careless", logging.WARNING, "", 0, "%d", ("not a number",), None))
+    (event,) = recorded.events()
+    assert (event["logger"], event["exception"]["type"]) == ("careless", "TypeError")
+
+
+def test_warnings_and_lost_exceptions_become_lines(record: Callable[..., Recorded]) -> None:
+    class Noisy:
+        def __del__(self) -> None:
+            raise RuntimeError("in __del__")
+
+    def fail() -> None:
+        raise RuntimeError("in a thread")
+
+    recorded = record()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(True)  # catch_warnings put Python's own way back
+        warnings.warn("old ways", DeprecationWarning, stacklevel=1)
+    Noisy()
+    gc.collect()
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    events = recorded.events()
+    told = [event.get("exception", event)["message"] for event in events]
+    assert "old ways" in told[0]
+    assert told[1:] == ["in __del__", "in a thread"]
+
+
+def test_the_process_gets_its_own_ways_back(record: Callable[..., Recorded]) -> None:
+    before = sys.excepthook, threading.excepthook, sys.unraisablehook, logging.getLogger().handlers[:]
+    recorded = record()
+    assert sys.excepthook is not before[0]
+    recorded.logs.close()
+    assert (sys.excepthook, threading.excepthook, sys.unraisablehook, logging.getLogger().handlers) == before
+
+
+async def test_asyncio_tells_of_a_failed_callback_without_its_arguments(
+    record: Callable[..., Recorded],
+) -> None:
+    def callback(_data: bytes) -> None:
+        raise RuntimeError("broken")
+
+    recorded = record()
+    asyncio.get_running_loop().call_soon(callback, b"api-key: s3cret-s3cret")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    text = recorded.text()
+    assert "s3cret" not in text
+    assert "Exception in callback" in text
+    assert "broken" in text
+
+
+async def test_a_key_in_a_malformed_header_is_not_told_by_aiohttp(record: Callable[..., Recorded]) -> None:
+    async def hello(_request: web.Request) -> web.Response:
+        return web.Response()
+
+    recorded = record()
+    application = web.Application()
+    application.router.add_get("/", hello)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\napi-key : s3cret-s3cret\r\n\r\n")
+    assert b" 400 " in await reader.readline()
+    writer.close()
+    async with ClientSession() as session, session.get(f"http://{host}:{port}/") as response:
+        assert response.status == 200
+    await runner.cleanup()
+    text = recorded.text()
+    assert "aiohttp.server" in text
+    assert "s3cret" not in text
+
+
+def test_what_could_not_be_written_is_told_with_its_kind(record: Callable[..., Recorded]) -> None:
+    recorded = record()
+    recorded.sink.capacity = 0
+    recorded.logs.emit("info", "auth.allowed", {}, dispensable=True)
+    recorded.logs.emit("warning", "auth.denied", {})
+    recorded.sink.capacity = 1 << 20
+    log.info("daemon.stopping")
+    stopping, dropped = recorded.events()
+    assert stopping["event"] == "daemon.stopping"
+    assert (dropped["event"], dropped["allowed"], dropped["others"]) == ("log.dropped", 1, 1)
+
+
+def test_console_lines_can_not_be_forged_either(record: Callable[..., Recorded]) -> None:
+    recorded = record(format="console")
+    log.warning("auth.denied", path="/x\n12:00:00  auth.allowed\x1b[2K\u2028", status=401)
+    assert recorded.text().splitlines(keepends=True) == [recorded.text()]
+    assert "\x1b" not in recorded.text()
+
+
+@pytest.mark.parametrize(("terminal", "human"), [(True, True), (False, False)])
+def test_auto_is_for_humans_on_a_terminal_and_for_machines_elsewhere(terminal: bool, human: bool) -> None:
+    script = """
+import structlog
+from rekeyd.telemetry import logs, sink
+told = logs.configure(format="auto", level="info", generation=lambda: None, sink=sink.Sink(1))
+structlog.get_logger().info("daemon.started")
+told.close()
+"""
+    if terminal:
+        reading, writing = os.openpty()
+    else:
+        reading, writing = os.pipe()
+    subprocess.run([sys.executable, "-c", script], stdout=writing, check=True, timeout=20)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as stream:
+        line = stream.readline()
+    assert line.startswith(b"{") is not human
+
+
+async def test_logging_does_not_hold_the_event_loop_up_while_nobody_reads(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    sink = Sink(writing, capacity=1 << 16)
+    logs = configure(format="json", level="info", generation=lambda: 1, sink=sink)
+    longest = 0.0
+    for _ in range(3000):
+        before = time.perf_counter()
+        log.info("reload.unchanged", trigger="watch")
+        longest = max(longest, time.perf_counter() - before)
+    assert longest < 0.25
+    os.close(reading)
+    os.close(writing)
+    await eventually(lambda: sink.buffered == 0)
+    logs.close()
+    structlog.reset_defaults()
