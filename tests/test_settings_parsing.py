@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from rekeyd.errors import Problem, SettingsError
-from rekeyd.settings import Parsed, UnfitSettingsError, parse
+from rekeyd.settings import Parsed, UnfitSettingsError, parse, under
 
 KEY = "4f1c0d9e8b7a69584736251403f2e1d0"
 GOOD = f"""
@@ -192,3 +192,20 @@ def test_unfit_settings_show_what_can_be_used_of_them() -> None:
         parsed(f"{GOOD}tls: {{cert: cert.pem, key: 5}}")
     assert caught.value.parsed.settings.tls.cert == Path("/etc/rekeyd/cert.pem")
     assert caught.value.parsed.settings.tls.key is None
+
+
+def test_keys_can_not_be_removed_by_a_reload_while_being_open_waits_for_a_restart() -> None:
+    running = parsed("service: {api_key: 0123456789abcdef}\nupstream: {http: demo}").settings
+    opened = parsed("service: {insecure: true}\nupstream: {http: demo}")
+    with pytest.raises(SettingsError) as caught:
+        under(opened, running)
+    assert [problem.key for problem in caught.value.problems] == ["service.api_key"]
+
+
+def test_a_port_that_waits_for_a_restart_is_named_and_what_can_change_changes() -> None:
+    running = parsed("service: {api_key: 0123456789abcdef}\nupstream: {http: demo}").settings
+    wanted = parsed("service: {api_key: fedcba9876543210, http_port: 9}\nupstream: {http: demo}")
+    come_to = under(wanted, running)
+    assert come_to.restart_needed == ("service.http_port",)
+    assert come_to.settings.service.http_port == 6333
+    assert come_to.settings.service.api_key == wanted.settings.service.api_key

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from rekeyd.settings import Admin, Logging, Service, Settings, Tls, Upstream, describe, restart_needed
+from rekeyd.settings import (
+    Admin,
+    Logging,
+    Service,
+    Settings,
+    Tls,
+    Upstream,
+    as_running,
+    describe,
+    restart_needed,
+)
 from rekeyd.settings.schema import sections
 
 # CONTRACT.md, "Settings": the keys without an R. The rest there, and these of ours, are taken up by a reload.
@@ -94,3 +104,14 @@ def test_an_error_of_pydantics_does_not_show_what_it_was_given() -> None:
     with pytest.raises(ValidationError) as caught:
         Upstream.model_validate({"api_key": ["sw0rdfish"]})
     assert "sw0rdfish" not in str(caught.value)
+
+
+def test_what_a_reload_can_not_change_stays_as_it_runs_and_the_rest_is_as_wanted() -> None:
+    running = Settings(service=Service(http_port=1, enable_tls=True, api_key=SecretStr("a" * 20)))
+    wanted = Settings(
+        service=Service(http_port=2, api_key=SecretStr("b" * 20), insecure=True), tls=Tls(cert=Path("/c"))
+    )
+    mixed = as_running(wanted, running)
+    assert mixed.service == Service(http_port=1, enable_tls=True, api_key=SecretStr("b" * 20))
+    assert mixed.tls == wanted.tls
+    assert as_running(running, running) == running

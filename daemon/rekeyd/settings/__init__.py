@@ -6,7 +6,7 @@ file is opened here), or how problems are printed.
 """
 
 from rekeyd.settings.kinds import Kind, UnusableError
-from rekeyd.settings.parsing import Parsed, UnfitSettingsError, parse
+from rekeyd.settings.parsing import Parsed, UnfitSettingsError, parse, under
 from rekeyd.settings.rules import NOT_YET, has_credential, is_loopback, not_yet
 from rekeyd.settings.schema import (
     Access,
@@ -18,6 +18,7 @@ from rekeyd.settings.schema import (
     Settings,
     Tls,
     Upstream,
+    as_running,
     describe,
     restart_needed,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "UnusableError",
     "Upstream",
     "UpstreamAddress",
+    "as_running",
     "describe",
     "has_credential",
     "is_loopback",
@@ -47,4 +49,5 @@ __all__ = [
     "parse_grpc_upstream",
     "parse_upstream",
     "restart_needed",
+    "under",
 ]

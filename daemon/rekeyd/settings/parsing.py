@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from rekeyd.errors import Problem, SettingsError
 from rekeyd.settings.kinds import UnusableError
 from rekeyd.settings.rules import RULES, WARNINGS, Rule, not_yet
-from rekeyd.settings.schema import Settings, describe
+from rekeyd.settings.schema import Settings, as_running, describe, restart_needed
 from rekeyd.settings.sources import Origin, Sources, nested
 from rekeyd.settings.yaml_source import read_yaml
 
@@ -28,18 +28,33 @@ class Parsed:
     """Settings that can be used, and what should be said about them.
 
     `ignored` are sorted names that belong to Qdrant and are not used: dotted keys (a section alone when it is
-    left out whole) and variables of the environment. `warnings` stop nothing.
+    left out whole) and variables of the environment. `warnings` stop nothing. `restart_needed` are the keys
+    whose new values wait for a restart (see `under`).
     """
 
     settings: Settings
     ignored: tuple[str, ...] = ()
     warnings: tuple[Problem, ...] = ()
+    restart_needed: tuple[str, ...] = ()
     file: str = ""
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
 
     def problem(self, key: str, message: str, fix: str) -> Problem:
         """A problem with the value of a key, told with the file and line, or the variable, that set it."""
         return self.origins.get(key, Origin(self.file)).problem(key, message, fix)
+
+
+def under(parsed: Parsed, running: Settings) -> Parsed:
+    """What these settings come to in a process that was started with `running`.
+
+    What a reload can't change stays as it runs and is named in `restart_needed`. Raises SettingsError where
+    the two don't go together: the keys are removed, say, and `service.insecure` waits for a restart.
+    """
+    waiting = restart_needed(running, parsed.settings)
+    mixed = replace(parsed, settings=as_running(parsed.settings, running), restart_needed=waiting)
+    if problems := tuple(_check(RULES, mixed, set())):
+        raise SettingsError(problems)
+    return mixed
 
 
 class UnfitSettingsError(SettingsError):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -33,6 +33,9 @@ class Section(BaseModel):
     """A part of the settings: immutable, without unknown keys, and silent about what it was given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+_S = TypeVar("_S", bound=Section)
 
 
 class Service(Section):
@@ -261,6 +264,23 @@ def restart_needed(old: Settings, new: Settings) -> tuple[str, ...]:
     """The dotted keys that differ and that a reload can't change."""
     fixed = (described.key for described in describe() if not described.reloadable)
     return tuple(key for key in fixed if old.value(key) != new.value(key))
+
+
+def as_running(wanted: Settings, running: Settings) -> Settings:
+    """`wanted`, but with the values of `running` where a reload can't change them."""
+    return _mixed(wanted, running, "")
+
+
+def _mixed(wanted: _S, running: _S, prefix: str) -> _S:
+    reloadable = {described.key for described in describe() if described.reloadable}
+    fixed = {
+        name: _mixed(value, getattr(running, name), f"{prefix}{name}.")
+        if isinstance(value, Section)
+        else getattr(running, name)
+        for name, value in wanted
+        if f"{prefix}{name}" not in reloadable
+    }
+    return wanted.model_copy(update=fixed)
 
 
 def _settings_of(section: type[Section], prefix: str) -> Iterator[Setting]:
