@@ -1,0 +1,1 @@
+"""Keeps the generation current: snapshot, judge, probe, publish."""

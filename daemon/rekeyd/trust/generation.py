@@ -1,0 +1,209 @@
+"""The generation: everything believed at one moment, as one value, and how two of them differ.
+
+The rule: a `Candidate` becomes a `Generation` whole or not at all. A finding *refuses* it, *holds* it until
+a certificate becomes valid, or *warns*; one that refuses or holds is enough for the current generation to
+go on.
+
+Must not know: files, the clock, what is acceptable (`judge.py`), or how a generation is served.
+"""
+
+import datetime as dt
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rekeyd.settings import Settings, describe
+from rekeyd.trust.certificates import Anchors, Certificate, Material
+from rekeyd.trust.keys import KeyRing
+from rekeyd.trust.policy import Policy
+
+
+class Severity(enum.StrEnum):
+    """What a finding does to a candidate."""
+
+    REFUSE = "refuse"
+    HOLD = "hold"
+    WARN = "warn"
+
+
+class Part(enum.StrEnum):
+    """The parts of a generation, as outcomes name them."""
+
+    SETTINGS = "settings"
+    SERVER_CERTIFICATE = "server_certificate"
+    CLIENT_CA = "client_ca"
+    UPSTREAM_CA = "upstream_ca"
+    KEYS = "keys"
+    POLICY = "policy"
+
+    @property
+    def label(self) -> str:
+        """As people write it."""
+        return self.value.replace("_", " ").replace(" ca", " CA")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found out about a candidate. `until` is set where time alone will mend it. Never a secret."""
+
+    rule: str
+    severity: Severity
+    part: Part
+    message: str
+    fix: str = ""
+    until: dt.datetime | None = None
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.fix}." if self.fix else f"{self.message}."
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All findings about one candidate."""
+
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def refused(self) -> bool:
+        """Whether the candidate may not be served now."""
+        return any(finding.severity is not Severity.WARN for finding in self.findings)
+
+    @property
+    def held_until(self) -> dt.datetime | None:
+        """When the candidate may be served, if waiting is all that it needs."""
+        if any(finding.severity is Severity.REFUSE for finding in self.findings):
+            return None
+        return max((f.until for f in self.findings if f.severity is Severity.HOLD and f.until), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Everything that is believed at one moment. Numbers start at 1 and grow by one with each change."""
+
+    number: int
+    settings: Settings = field(repr=False)
+    server: Material | None
+    client_anchors: Anchors | None
+    ring: KeyRing = field(repr=False)
+    policy: Policy = field(repr=False)
+    digest: str
+    upstream_anchors: Anchors | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What the files say now.
+
+    `faults` is what was found while they were read; a part that could not be read is None.
+    `digest` is a hash over all input bytes: the same digest means that nothing on disk differs.
+    `restart_needed` are the settings whose new values wait for a restart and are not in `settings`.
+    """
+
+    settings: Settings = field(repr=False)
+    material: Material | None
+    anchors: Anchors | None
+    ring: KeyRing = field(repr=False)
+    policy: Policy = field(repr=False)
+    digest: str
+    upstream_anchors: Anchors | None = None
+    faults: tuple[Finding, ...] = ()
+    restart_needed: tuple[str, ...] = ()
+
+    def generation(self, number: int) -> Generation:
+        """This, believed, under that number."""
+        return Generation(
+            number=number,
+            settings=self.settings,
+            server=self.material,
+            client_anchors=self.anchors,
+            upstream_anchors=self.upstream_anchors,
+            ring=self.ring,
+            policy=self.policy,
+            digest=self.digest,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PartChange:
+    """One part that differs. `detail` is JSON-able; of keys it holds ids, of settings dotted names."""
+
+    part: Part
+    detail: Mapping[str, Any]
+
+
+def changes(old: Generation | None, new: Generation) -> tuple[PartChange, ...]:
+    """What differs, part by part; nothing where only the number does. `old` is None at start."""
+    details = {
+        Part.SERVER_CERTIFICATE: _server_change(old.server if old else None, new.server),
+        Part.CLIENT_CA: _anchors_change(old.client_anchors if old else None, new.client_anchors),
+        Part.UPSTREAM_CA: _anchors_change(old.upstream_anchors if old else None, new.upstream_anchors),
+        Part.KEYS: _keys_change(old.ring if old else KeyRing(()), new.ring),
+        Part.POLICY: _policy_change(old.policy if old else None, new.policy),
+        Part.SETTINGS: _settings_change(old.settings if old else None, new.settings),
+    }
+    return tuple(PartChange(part, detail) for part, detail in details.items() if detail)
+
+
+def _server_change(old: Material | None, new: Material | None) -> dict[str, Any]:
+    before, after = _ders(old.chain if old else ()), _ders(new.chain if new else ())
+    if before == after:
+        return {}
+    change: dict[str, Any] = {
+        "old": described(old.leaf) if old else None,
+        "new": described(new.leaf) if new else None,
+    }
+    if before[:1] == after[:1]:
+        change["intermediates"] = [c.sha256 for c in new.chain[1:]] if new else []
+    return change
+
+
+def described(certificate: Certificate) -> dict[str, Any]:
+    return {
+        "serial": certificate.serial_hex,
+        "sha256": certificate.sha256,
+        "names": list(certificate.names),
+        "not_after": certificate.not_after.isoformat(),
+        "key": certificate.key,
+    }
+
+
+def _anchors_change(old: Anchors | None, new: Anchors | None) -> dict[str, Any]:
+    before = {c.der: c for c in old.certificates} if old else {}
+    after = {c.der: c for c in new.certificates} if new else {}
+    return _filled(
+        added=[_named(c) for der, c in after.items() if der not in before],
+        removed=[_named(c) for der, c in before.items() if der not in after],
+    )
+
+
+def _named(certificate: Certificate) -> dict[str, str]:
+    return {"subject": certificate.subject, "sha256": certificate.sha256}
+
+
+def _keys_change(old: KeyRing, new: KeyRing) -> dict[str, Any]:
+    before, after = ({credential.id: credential for credential in ring} for ring in (old, new))
+    return _filled(
+        added=[key for key in after if key not in before],
+        removed=[key for key in before if key not in after],
+        changed=[key for key in after if key in before and after[key] != before[key]],
+    )
+
+
+def _policy_change(old: Policy | None, new: Policy) -> dict[str, Any]:
+    return {} if old == new else {"old": old.name if old else None, "new": new.name}
+
+
+def _settings_change(old: Settings | None, new: Settings) -> dict[str, Any]:
+    if old is None:
+        return {}  # at start every key is new, which says nothing
+    keys = (described.key for described in describe())
+    return _filled(changed=[key for key in keys if old.value(key) != new.value(key)])
+
+
+def _filled(**lists: list[Any]) -> dict[str, Any]:
+    return {name: entries for name, entries in lists.items() if entries}
+
+
+def _ders(certificates: tuple[Certificate, ...]) -> list[bytes]:
+    return [certificate.der for certificate in certificates]

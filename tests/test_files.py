@@ -1,0 +1,137 @@
+"""One file: its bytes, or in words why not."""
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from rekeyd.reload.files import LARGEST, UnreadableError, read_file
+
+NOBODY = 65534
+
+
+def why(path: Path) -> UnreadableError:
+    with pytest.raises(UnreadableError) as caught:
+        read_file(path)
+    assert caught.value.fix
+    assert caught.value.message.startswith(str(path))
+    return caught.value
+
+
+@contextmanager
+def as_nobody() -> Iterator[int]:
+    """The effective user that can't read what is root's; without root it is who runs the tests."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield os.geteuid()
+    finally:
+        os.seteuid(before)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that others can enter, as pytest's own can't be."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def test_a_file_is_its_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"\x00bytes\xff")
+
+    assert read_file(file) == b"\x00bytes\xff"
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"here")
+    (tmp_path / "link").symlink_to("file")
+
+    assert read_file(tmp_path / "link") == b"here"
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    assert why(tmp_path / "file").message == f"{tmp_path}/file does not exist"
+
+
+def test_the_first_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    assert f"nor does its folder {tmp_path}/a" == why(tmp_path / "a/b/file").message.split(", ")[1]
+
+
+def test_a_dangling_link_is_told_with_its_target(tmp_path: Path) -> None:
+    (tmp_path / "tls.crt").symlink_to("..data/tls.crt")
+
+    assert "is a link to ..data/tls.crt, which does not exist" in why(tmp_path / "tls.crt").message
+
+
+def test_links_in_a_circle_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+
+    assert "circle" in why(tmp_path / "a").message
+
+
+def test_a_directory_is_told(tmp_path: Path) -> None:
+    assert "is a directory" in why(tmp_path).message
+
+
+def test_a_file_used_as_a_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    assert "Not a directory" in why(tmp_path / "file" / "within").message
+
+
+@pytest.mark.timeout(5)
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    assert "is not a regular file" in why(tmp_path / "pipe").message
+
+
+def test_a_file_of_ten_mebibytes_is_read_and_a_larger_one_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(LARGEST))
+    assert len(read_file(file)) == LARGEST
+
+    os.truncate(file, LARGEST + 1)
+    assert "is larger than 10 MiB" in why(file).message
+
+
+def test_a_file_that_is_denied_is_told_with_its_owner_and_the_user(open_folder: Path) -> None:
+    file = open_folder / "tls.key"
+    file.write_bytes(b"key")
+    file.chmod(0)
+
+    with as_nobody() as user:
+        error = why(file)
+
+    assert f"can't be read by uid {user}: it belongs to uid {file.stat().st_uid}" in error.message
+    assert "mode 0000" in error.message
+    assert str(user) in error.fix
+
+
+def test_the_folder_that_cannot_be_entered_is_named(open_folder: Path) -> None:
+    (open_folder / "archive" / "site").mkdir(parents=True)
+    (open_folder / "archive").chmod(0)
+
+    with as_nobody() as user:
+        error = why(open_folder / "archive" / "site" / "tls.key")
+    (open_folder / "archive").chmod(stat.S_IRWXU)
+
+    assert f"the folder {open_folder}/archive can't be entered by uid {user}" in error.message
+
+
+def test_reading_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    for path in (tmp_path, tmp_path / "missing"):
+        why(path)
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -1,0 +1,140 @@
+"""Generations as values: numbered, compared part by part, and silent about secrets."""
+
+import json
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from rekeyd.trust.certificates import read_anchors
+from rekeyd.trust.generation import Candidate, Part, changes
+from rekeyd.trust.keys import Credential, KeyRing, Right
+from rekeyd.trust.policy import Policy
+from support.generations import API_KEY, POLICY, candidate_of, material_of, settings_of
+from support.pki import Authority, Leaf
+
+CA = Authority()
+LEAF = CA.intermediate().issue()
+OTHER_LEAF = CA.issue("example.org")
+
+
+def different(old: Candidate, new: Candidate) -> dict[Part, object]:
+    return {change.part: change.detail for change in changes(old.generation(1), new.generation(2))}
+
+
+def ring(**secrets: str) -> KeyRing:
+    return KeyRing(Credential.of_secret(name, Right.MANAGE, secret) for name, secret in secrets.items())
+
+
+def test_a_generation_holds_all_of_its_candidate_and_cannot_change() -> None:
+    candidate = candidate_of(LEAF, anchors=read_anchors(CA.pem), ring=ring(a="1"))
+
+    generation = candidate.generation(7)
+
+    assert generation.number == 7
+    assert (generation.server, generation.client_anchors) == (candidate.material, candidate.anchors)
+    assert (generation.ring, generation.policy) == (candidate.ring, candidate.policy)
+    with pytest.raises(FrozenInstanceError):
+        generation.number = 8  # type: ignore[misc]
+
+
+def test_the_same_files_differ_in_nothing() -> None:
+    once, again = (candidate_of(LEAF, anchors=read_anchors(CA.pem), ring=ring(a="1")) for _ in range(2))
+
+    assert different(once, again) == {}
+
+
+def test_at_start_everything_there_is_new() -> None:
+    found = changes(None, candidate_of(LEAF, ring=ring(a="1")).generation(1))
+
+    assert [change.part for change in found] == [Part.SERVER_CERTIFICATE, Part.KEYS, Part.POLICY]
+
+
+def test_a_certificate_is_told_by_serial_fingerprint_names_and_expiry() -> None:
+    found = different(candidate_of(LEAF), candidate_of(OTHER_LEAF))
+
+    assert found == {
+        Part.SERVER_CERTIFICATE: {
+            "old": described(LEAF, ["localhost", "127.0.0.1"]),
+            "new": described(OTHER_LEAF, ["example.org"]),
+        }
+    }
+
+
+def described(leaf: Leaf, names: list[str]) -> dict[str, object]:
+    digits = f"{leaf.serial:X}"
+    return {
+        "serial": digits.zfill(len(digits) + len(digits) % 2),
+        "sha256": leaf.fingerprint,
+        "names": names,
+        "not_after": leaf.certificate.not_valid_after_utc.isoformat(),
+        "key": "ECDSA P-256",
+    }
+
+
+def test_a_changed_intermediate_is_a_change() -> None:
+    reissued = Authority("rekeyd test intermediate", parent=CA)
+
+    found = different(
+        candidate_of(LEAF), candidate_of(Leaf(LEAF.certificate, LEAF.private_key, reissued.chain))
+    )
+
+    assert found.keys() == {Part.SERVER_CERTIFICATE}
+    assert json.dumps(found[Part.SERVER_CERTIFICATE]).count("intermediates") == 1
+
+
+def test_tls_may_be_turned_off() -> None:
+    found = different(candidate_of(LEAF), candidate_of(None))
+
+    assert found[Part.SERVER_CERTIFICATE] == {"old": described(LEAF, ["localhost", "127.0.0.1"]), "new": None}
+
+
+def test_authorities_are_told_as_added_and_removed_whatever_their_order() -> None:
+    one, two, three = (Authority(name) for name in ("one", "two", "three"))
+    old = candidate_of(LEAF, anchors=read_anchors(one.pem + two.pem))
+
+    assert different(old, candidate_of(LEAF, anchors=read_anchors(two.pem + one.pem))) == {}
+    found = different(old, candidate_of(LEAF, anchors=read_anchors(two.pem + three.pem)))
+    assert json.dumps(found[Part.CLIENT_CA]).count("subject") == 2
+    assert "'added': [{'subject': 'CN=three'" in str(found)
+    assert "'removed': [{'subject': 'CN=one'" in str(found)
+
+
+def test_keys_are_told_by_id_and_never_by_secret() -> None:
+    found = different(
+        candidate_of(LEAF, ring=ring(stays="s3cret-0", goes="s3cret-1", turns="s3cret-2")),
+        candidate_of(LEAF, ring=ring(stays="s3cret-0", comes="s3cret-3", turns="s3cret-4")),
+    )
+
+    assert found == {Part.KEYS: {"added": ["comes"], "removed": ["goes"], "changed": ["turns"]}}
+
+
+def test_a_key_whose_right_changes_has_changed() -> None:
+    smaller = KeyRing([Credential.of_secret("a", Right.READ, "1")])
+
+    assert different(candidate_of(LEAF, ring=ring(a="1")), candidate_of(LEAF, ring=smaller)) == {
+        Part.KEYS: {"changed": ["a"]}
+    }
+
+
+def test_a_policy_that_decides_otherwise_is_a_change() -> None:
+    opened = replace(candidate_of(LEAF), policy=Policy.of("other", [], []))
+
+    assert different(candidate_of(LEAF), opened) == {Part.POLICY: {"old": POLICY.name, "new": "other"}}
+
+
+def test_settings_are_told_by_their_dotted_keys() -> None:
+    changed = settings_of(service={"http_port": 7000, "api_key": API_KEY[::-1]}, logging={"level": "debug"})
+
+    found = different(candidate_of(LEAF), candidate_of(LEAF, settings=changed))
+
+    assert found == {Part.SETTINGS: {"changed": ["service.http_port", "service.api_key", "logging.level"]}}
+
+
+def test_no_secret_is_in_a_repr() -> None:
+    candidate = candidate_of(LEAF, ring=ring(a="s3cret"))
+    body = LEAF.key_pem.splitlines()[1].decode()
+
+    for value in (candidate, candidate.generation(1), material_of(LEAF)):
+        assert API_KEY not in repr(value)
+        assert "s3cret" not in repr(value)
+        assert body not in repr(value)
