@@ -1,0 +1,157 @@
+"""What `rekeyd check` and `rekeyd status` tell a person.
+
+The rule: `check` runs the very code that `serve` runs (load, judge, build, probe), so that what it calls good
+is served. No secret is in a report: of keys there are ids and rights. Must not know: how a report is printed.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rekeyd.errors import Problem, SettingsError
+from rekeyd.reload.contexts import ContextError, serving_of
+from rekeyd.reload.disk import Disk
+from rekeyd.settings import Admin, parse
+from rekeyd.trust.certificates import Certificate
+from rekeyd.trust.generation import Candidate, Finding, Severity
+from rekeyd.trust.judge import judge
+from rekeyd.trust.keys import Credential
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found. `unservable` is why the judged material can't be served all the same."""
+
+    candidate: Candidate
+    findings: tuple[Finding, ...]
+    warnings: tuple[Problem, ...]
+    ignored: tuple[str, ...]
+    unservable: ContextError | None
+    now: dt.datetime
+
+    @property
+    def good(self) -> bool:
+        return self.unservable is None and all(f.severity is Severity.WARN for f in self.findings)
+
+    def lines(self) -> Iterator[str]:
+        """Tables of certificates and keys, then what was found."""
+        yield from _certificates(self.candidate, self.now)
+        yield from _keys(self.candidate.ring)
+        for finding in self.findings:
+            yield f"{finding.severity} ({finding.rule}): {finding}"
+        if self.unservable is not None:
+            yield f"refuse (context): {self.unservable}"
+        for warning in self.warnings:
+            yield f"warn: {warning}"
+        if self.ignored:
+            yield f"ignored: {', '.join(self.ignored)}"
+
+
+def check(disk: Disk, now: dt.datetime) -> Report:
+    """Judge what the files say.
+
+    Raises:
+        SettingsError: there is nothing that could be judged.
+    """
+    candidate = disk.load()
+    verdict = judge(candidate, None, now)
+    unservable = None
+    if not verdict.refused:
+        try:
+            serving_of(candidate.generation(1))
+        except ContextError as error:
+            unservable = error
+    return Report(candidate, verdict.findings, *_said_of(disk), unservable, now)
+
+
+def _said_of(disk: Disk) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
+    parsed = disk.parsed
+    return (parsed.warnings, parsed.ignored) if parsed is not None else ((), ())
+
+
+def _certificates(candidate: Candidate, now: dt.datetime) -> Iterator[str]:
+    rows: list[tuple[str, Certificate]] = []
+    if candidate.material is not None:
+        leaf, *rest = candidate.material.chain
+        rows += [("server", leaf), *(("  issuer", certificate) for certificate in rest)]
+    for name, anchors in (("client CA", candidate.anchors), ("upstream CA", candidate.upstream_anchors)):
+        rows += [(name, certificate) for certificate in anchors.certificates] if anchors is not None else []
+    if rows:
+        yield from table(
+            ("CERTIFICATE", "NAMES", "KEY", "VALID UNTIL", "DAYS", "SERIAL", "SHA-256"),
+            [
+                (
+                    use,
+                    ", ".join(c.names) or c.subject,
+                    c.key,
+                    f"{c.not_after:%Y-%m-%d %H:%M} UTC",
+                    str((c.not_after - now).days),
+                    c.serial_hex,
+                    c.sha256[:16],
+                )
+                for use, c in rows
+            ],
+        )
+
+
+def _keys(ring: Iterable[Credential]) -> Iterator[str]:
+    rows = [(credential.id, str(credential.right)) for credential in ring]
+    if rows:
+        yield from table(("KEY", "RIGHT"), rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def socket_named_in(file: Path, environ: Mapping[str, str]) -> Path | None:
+    """Where the daemon that runs with `file` answers; a file that has problems is read as far as it can be.
+
+    Raises:
+        SettingsError: the file can't be read.
+    """
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            [Problem(str(file), "", f"can't be read ({error.strerror})", "Give -c or --socket")]
+        ) from None
+    try:
+        return parse(source, file=file.absolute(), environ=environ).settings.admin.socket
+    except SettingsError:
+        # The daemon still runs with what it read before, and its refusal is the answer that is wanted.
+        tree = yaml.safe_load(source) if _is_yaml(source) else None
+        named = tree.get("admin", {}).get("socket") if isinstance(tree, dict) else None
+        return file.absolute().parent / named if isinstance(named, str) else Admin().socket
+
+
+def _is_yaml(source: bytes) -> bool:
+    try:
+        yaml.safe_load(source)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """`rekeyd status` for a person."""
+    certificate, last = status.get("certificate"), status.get("last_reload")
+    yield f"rekeyd {status.get('version')}, pid {status.get('pid')}: {status.get('state')}"
+    yield f"generation   {status.get('generation')}"
+    if certificate:
+        yield f"certificate  {', '.join(certificate['names'])}, serial {certificate['serial']}"
+        yield f"             until {certificate['not_after']}, sha256 {certificate['sha256']}"
+    yield f"connections  {status.get('connections')}"
+    for name, good in status.get("checks", {}).items():
+        yield f"{name:<12} {'ok' if good else 'FAILS'}"
+    if last:
+        yield f"last reload  {last['outcome']} ({last['trigger']})"
+        yield from (f"             {finding['message']}" for finding in last.get("findings", ()))
+    yield from (f"warning      {warning}" for warning in status.get("warnings", ()))

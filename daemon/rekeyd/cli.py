@@ -1,0 +1,214 @@
+"""The command line: commands, what they print, and exit statuses (CONTRACT, "Commands").
+
+The only module that ends the process. Must not know: how anything is done.
+"""
+
+import argparse
+import asyncio
+import datetime as dt
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from rekeyd import __version__
+from rekeyd.checking import check, socket_named_in, status_lines
+from rekeyd.demo import Stage, state_directory
+from rekeyd.errors import SettingsError
+from rekeyd.listeners.admin import NoDaemon, ask
+from rekeyd.reload.current import Current
+from rekeyd.reload.disk import Disk
+from rekeyd.reload.outcome import Result
+from rekeyd.server import Server
+from rekeyd.system import process
+from rekeyd.telemetry import console
+from rekeyd.telemetry.logs import configure
+from rekeyd.telemetry.sink import MIB, Sink
+
+_Command = Callable[[argparse.Namespace], int]
+
+GOOD, BAD, SETTINGS_WRONG, NO_DAEMON = 0, 1, 2, 3
+DEFAULT_FILE = Path("/etc/rekeyd/rekeyd.yaml")
+
+
+def entry_point() -> None:
+    """The `rekeyd` command."""
+    # A SIGHUP before the server can take it would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        status = main(sys.argv[1:])
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = BAD
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    sys.exit(status)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; the exit status."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    run: _Command | None = getattr(chosen, "run", None)
+    if run is None:
+        parser.print_help()
+        return SETTINGS_WRONG
+    try:
+        return run(chosen)
+    except SettingsError as error:
+        _complain(error)
+        return SETTINGS_WRONG
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return BAD
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rekeyd", description="TLS and API keys in front of a service that has none."
+    )
+    parser.add_argument("--version", action="version", version=f"rekeyd {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="")
+
+    def add(
+        name: str, does: str, run: _Command, *parents: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=does, description=does, parents=parents)
+        command.set_defaults(run=run)
+        return command
+
+    file = argparse.ArgumentParser(add_help=False)
+    file.add_argument(
+        "-c", "--config", type=Path, default=DEFAULT_FILE, metavar="FILE", help="settings (%(default)s)"
+    )
+    daemon = argparse.ArgumentParser(add_help=False)
+    daemon.add_argument("--socket", type=Path, metavar="PATH", help="admin socket (else as FILE says)")
+
+    demo = add("demo", "see it work: a local CA, keys, a certificate that changes every 15 s", _demo)
+    demo.add_argument("--port", type=int, default=0, help="port to listen on (any free one)")
+    demo.add_argument("--state", type=Path, metavar="DIR", help="where its files go")
+    add("serve", "run the daemon in the foreground", _serve, file)
+    add("check", "judge settings, certificates and keys without serving them", _check, file)
+    reload = add(
+        "reload", "ask the running daemon to reload, and tell what came of it", _reload, file, daemon
+    )
+    reload.add_argument("--wait", action="store_true", help="wait for the outcome (always done)")
+    status = add("status", "ask the running daemon how it is", _status, file, daemon)
+    status.add_argument("--json", action="store_true", help="all of it, as JSON")
+    logs = add("logs", "turn JSON log lines into the human form", _logs)
+    logs.add_argument("file", nargs="?", type=Path, metavar="FILE", help="log file (stdin)")
+    return parser
+
+
+def _serve(chosen: argparse.Namespace) -> int:
+    return _run_server(chosen.config)
+
+
+def _demo(chosen: argparse.Namespace) -> int:
+    stage = Stage(chosen.state or state_directory(os.environ), port=chosen.port)
+    stage.set()
+    return _run_server(stage.settings_file, stage)
+
+
+def _run_server(file: Path, stage: Stage | None = None) -> int:
+    process.settle()
+    disk = Disk(file, {} if stage else os.environ)
+    settings = disk.load().settings
+    current = Current()
+    logs = configure(
+        format=settings.logging.format,
+        level=settings.logging.level,
+        generation=lambda: current.number,
+        sink=Sink(sys.stdout.fileno(), capacity=settings.logging.buffer_mb * MIB),
+    )
+
+    async def run() -> int:
+        server = Server(disk, settings, current, logs)
+        if stage is None:
+            return await server.run()
+        act = asyncio.create_task(_perform(stage, server))
+        try:
+            return await server.run()
+        finally:
+            act.cancel()
+
+    try:
+        return asyncio.run(run())
+    finally:
+        logs.close()
+
+
+async def _perform(stage: Stage, server: Server) -> None:
+    """The demo's part: tell what to try, then change certificates until the end."""
+    port = await server.started
+    sys.stderr.write(stage.hints(port))
+    sys.stderr.flush()
+    await stage.keep_rotating()
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    report = check(Disk(chosen.config, os.environ), dt.datetime.now(dt.UTC))
+    print(f"{chosen.config}: {'good' if report.good else 'would be refused'}")
+    for line in report.lines():
+        print(line)
+    return GOOD if report.good else BAD
+
+
+def _reload(chosen: argparse.Namespace) -> int:
+    answer = _ask(chosen, "POST", "/reload")
+    if answer is None:
+        return NO_DAEMON
+    for line in answer.get("lines", ()):
+        print(line)
+    return GOOD if answer.get("outcome") in {Result.APPLIED, Result.UNCHANGED} else BAD
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    answer = _ask(chosen, "GET", "/status")
+    if answer is None:
+        return NO_DAEMON
+    if chosen.json:
+        print(json.dumps(answer, indent=2))
+    else:
+        for line in status_lines(answer):
+            print(line)
+    return GOOD if answer.get("serving") else BAD
+
+
+def _ask(chosen: argparse.Namespace, method: str, target: str) -> dict[str, Any] | None:
+    """The daemon's answer; None, after saying so, where there is no daemon."""
+    path: Path | None = chosen.socket or socket_named_in(chosen.config, os.environ)
+    if path is None:
+        _say(f"{chosen.config}: admin.socket is null, so there is nothing to ask. Give --socket")
+        return None
+    try:
+        status, answer = ask(path, method, target)
+    except NoDaemon as error:
+        _say(str(error))
+        return None
+    if status != HTTPStatus.OK:
+        _say(f"{path}: {answer.get('error', status)}")
+    return answer
+
+
+def _logs(chosen: argparse.Namespace) -> int:
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    with chosen.file.open("rb") if chosen.file else sys.stdin.buffer as stream:
+        for line in console.read_lines(stream, colour=colour):
+            print(line, flush=True)
+    return GOOD
+
+
+def _complain(error: SettingsError) -> None:
+    for problem in error.problems:
+        _say(str(problem))
+
+
+def _say(text: str) -> None:
+    print(f"rekeyd: {text}", file=sys.stderr)

@@ -1,0 +1,196 @@
+"""Where a listening socket lets connections in: accept, TLS handshake, one protocol each.
+
+The rules: every connection gets the TLS context of the generation that is current when it is accepted, and no
+other ever; so what a generation forbids is forbidden to the next connection, and a session made under another
+generation has no context left to resume in. A handshake is bounded in time, handshakes and connections in
+number, and a failed handshake is told once, with its reason and the client's address.
+
+Must not know: what is spoken inside.
+"""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from rekeyd.reload.current import Current, Serving
+
+log = structlog.get_logger()
+
+MAX_HANDSHAKES = 256
+"""Handshakes under way at once. More wait in the kernel's queue, so that a flood can't starve requests."""
+SHUTDOWN_TIMEOUT = 2.0
+"""Seconds for the peer to answer close_notify."""
+ACCEPTS_AT_ONCE = 64
+_OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_ROOM_AGAIN_AFTER = 0.5
+
+ProtocolFactory = Callable[[Serving], asyncio.Protocol]
+Refused = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`handshake_timeout` in seconds; `connections` open at once through this door."""
+
+    handshake_timeout: float
+    connections: int
+
+
+class Door:
+    """One listening socket. `open` starts accepting, `close` stops it and leaves connections alone."""
+
+    def __init__(
+        self,
+        name: str,
+        listening: socket.socket,
+        *,
+        tls: bool,
+        current: Current,
+        protocol: ProtocolFactory,
+        limits: Limits,
+    ) -> None:
+        self.name = name
+        self.tls = tls
+        self._listening = listening
+        self._current = current
+        self._protocol = protocol
+        self._limits = limits
+        self._admitting: set[asyncio.Task[None]] = set()
+        self._connections = 0
+        self._accepting = False
+        self._closed = False
+        listening.setblocking(False)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port, *_ = self._listening.getsockname()
+        return host, port
+
+    @property
+    def connections(self) -> int:
+        """Open connections, those in a handshake included."""
+        return self._connections
+
+    def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._accept_on()
+
+    def close(self) -> None:
+        """Stop listening. Connections that are in a handshake go on to be served."""
+        self._closed = True
+        self._accept_off()
+        self._listening.close()
+
+    async def closed(self) -> None:
+        """Wait for the handshakes that were under way."""
+        if self._admitting:
+            await asyncio.wait(self._admitting)
+
+    def left(self) -> None:
+        """A protocol that this door made lost its connection."""
+        self._connections -= 1
+        self._accept_on()
+
+    def _accept_on(self) -> None:
+        if not (self._accepting or self._closed or self._is_full()):
+            self._accepting = True
+            self._loop.add_reader(self._listening.fileno(), self._accept)
+
+    def _accept_off(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            self._loop.remove_reader(self._listening.fileno())
+
+    def _is_full(self) -> bool:
+        return len(self._admitting) >= MAX_HANDSHAKES or self._connections >= self._limits.connections
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            if self._is_full():
+                self._accept_off()
+                return
+            try:
+                sock, address = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._no_room(error)
+                return
+            task = self._loop.create_task(self._admit(sock, _host(address)))
+            self._admitting.add(task)
+            self._connections += 1
+            task.add_done_callback(self._admitted)
+
+    def _no_room(self, error: OSError) -> None:
+        if error.errno not in _OUT_OF_ROOM:
+            raise error
+        log.error("listener.exhausted", listener=self.name, error=error.strerror, retry_in=_ROOM_AGAIN_AFTER)
+        self._accept_off()
+        self._loop.call_later(_ROOM_AGAIN_AFTER, self._accept_on)
+
+    async def _admit(self, sock: socket.socket, client: str) -> None:
+        serving = self._current.serving
+        context = serving.tls if serving is not None and self.tls else None
+        if serving is None or (self.tls and context is None):
+            sock.close()  # nothing to serve it with: never in plaintext where TLS is asked for
+            self.left()
+            return
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: self._protocol(serving),
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=self._limits.handshake_timeout if context else None,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if context else None,
+            )
+        except (OSError, ValueError) as error:
+            self.left()
+            log.warning(
+                "tls.handshake_failed",
+                listener=self.name,
+                client=client,
+                reason=handshake_reason(error),
+                generation=serving.generation.number,
+            )
+
+    def _admitted(self, task: asyncio.Task[None]) -> None:
+        self._admitting.discard(task)
+        self._accept_on()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.left()
+            log.error("listener.failed", listener=self.name, error=type(error).__name__, exc_info=error)
+
+
+def handshake_reason(error: Exception) -> str:
+    """A short, stable word for why a handshake failed; OpenSSL's own where it gave one."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"client_certificate: {error.verify_message}"
+        case ssl.SSLError(reason=str(reason)):
+            return reason.lower()
+        case TimeoutError() | ConnectionAbortedError():
+            return "timeout"
+        case ConnectionError() | ssl.SSLEOFError():
+            return "closed_by_client"
+        case _:
+            return type(error).__name__
+
+
+def _host(address: object) -> str:
+    return str(address[0]) if isinstance(address, tuple) else "local"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; an IPv6 host takes IPv4 as well where it is the wildcard.
+
+    Raises:
+        OSError: the address can't be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    wildcard = host == "::"
+    return socket.create_server((host, port), family=family, backlog=4096, dualstack_ipv6=wildcard)

@@ -1,0 +1,380 @@
+"""The path of a request: examined, judged, passed on, recorded.
+
+The rules: nothing reaches the upstream that wasn't judged; what is judged is what is forwarded, byte for
+byte; each request has one line in the decision log, whatever became of it. rekeyd's own paths (`/.rekeyd/…`)
+are never forwarded.
+
+Must not know: how bytes get to the upstream, how a decision is made, how a line is written.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+import structlog
+from aiohttp import web
+
+from rekeyd.http1 import answers, forwarding
+from rekeyd.http1.request import Field, Malformed, Request, examine
+from rekeyd.listeners.http.client import AiohttpClient
+from rekeyd.listeners.http.protocol import GatewayProtocol, GatewayServer, Rendered, Timeouts
+from rekeyd.reload.current import Current, Serving
+from rekeyd.settings import Settings
+from rekeyd.telemetry.decisions import Decision, DecisionLog
+from rekeyd.trust.access import Allowed, Denied, Presented, decide
+from rekeyd.trust.generation import Generation
+from rekeyd.upstream.connection import UpstreamError, UpstreamTimeoutError
+from rekeyd.upstream.pools import Pools
+from rekeyd.upstream.relay import BodyMalformedError, BodyTooLargeError, ClientGoneError, Relay
+
+log = structlog.get_logger()
+
+Health = Callable[[], Awaitable[dict[str, bool]]]
+"""Answers for readiness: each check by name, and whether it holds."""
+
+_OURS = b"/.rekeyd"
+_OPEN_TO_ALL = frozenset({"health", "preflight"})
+_MEGABYTE = 1024 * 1024
+_NEWCOMER_GRACE = 1.0
+"""Seconds for which a drain waits for the first request of a connection that was just accepted."""
+
+
+@dataclass(slots=True)
+class _Visit:
+    """What is known of one request so far; read once, when its line is written."""
+
+    started: float
+    generation: Generation
+    peer: str
+    client: str
+    tls: str | None = None
+    request_id: str = ""
+    method: str = ""
+    path: str = ""
+    verdict: Allowed | Denied | None = None
+    reason: str = ""
+    status: int | None = None
+    failure: str | None = None
+
+
+class HttpGateway:
+    """Serves every HTTP connection of every door that is given its `protocol`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        current: Current,
+        pools: Pools,
+        decisions: DecisionLog,
+        health: Health,
+        left: Callable[[], None],
+    ) -> None:
+        service = settings.service
+        self._current = current
+        self._pools = pools
+        self._decisions = decisions
+        self._health = health
+        self._draining = False
+        self._server = GatewayServer(
+            self._handle,
+            timeouts=Timeouts(
+                header=service.header_timeout,
+                idle=service.idle_timeout,
+                max_header_size=service.max_header_size_kb * 1024,
+            ),
+            malformed=self._malformed,
+            left=left,
+        )
+
+    def protocol(self, _serving: Serving) -> GatewayProtocol:
+        """A protocol for a connection that was just accepted."""
+        return self._server()
+
+    async def drain(self, within: float) -> int:
+        """Finish what runs and close what is idle; after `within` seconds end the rest.
+
+        Returns how many connections were cut.
+        """
+        self._draining = True
+        self._finish(newcomers_too=False)
+        newcomers = asyncio.get_running_loop().call_later(
+            min(_NEWCOMER_GRACE, within), lambda: self._finish(newcomers_too=True)
+        )
+        try:
+            async with asyncio.timeout(within):
+                await self._server.emptied.wait()
+        except TimeoutError:
+            pass
+        finally:
+            newcomers.cancel()
+        return self._cut()
+
+    def _finish(self, *, newcomers_too: bool) -> None:
+        for protocol in tuple(self._server.open):
+            protocol.finish(newcomers_too=newcomers_too)
+
+    def _cut(self) -> int:
+        left = tuple(self._server.open)
+        for protocol in left:
+            if protocol.transport is not None:
+                protocol.transport.abort()
+        return len(left)
+
+    # One request.
+
+    async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
+        serving = self._current.serving
+        if serving is None:
+            raise RuntimeError("a connection came before there was a generation")
+        peer = _peer_of(raw)
+        visit = _Visit(asyncio.get_running_loop().time(), serving.generation, peer, peer)
+        try:
+            return await self._serve(raw, visit)
+        except ClientGoneError as gone:
+            visit.failure = str(gone)
+            return Rendered(b"", keep_alive=False)
+        except asyncio.CancelledError:
+            visit.failure = "the client left"
+            raise
+        finally:
+            self._record(visit)
+
+    async def _serve(self, raw: web.BaseRequest, visit: _Visit) -> web.StreamResponse:
+        target = raw.raw_path.encode("utf-8", "surrogateescape")
+        visit.method, visit.path = raw.method, _printable(target.partition(b"?")[0])
+        version = (raw.version.major, raw.version.minor)
+        request = examine(raw.method.encode(), target, version, tuple(raw.raw_headers))
+        if isinstance(request, Malformed):
+            visit.reason = "malformed"
+            return self._own_answer(visit, request, request.status, message=request.message)
+        visit.path = _printable(request.path)
+        given = request.request_id
+        visit.request_id = given.decode() if given is not None else secrets.token_hex(16)
+        service = visit.generation.settings.service
+        tls = raw.transport.get_extra_info("ssl_object") if raw.transport is not None else None
+        visit.tls = tls.version() if tls is not None else None
+        origin = forwarding.origin_of(
+            request, visit.peer, tls=tls is not None, trusted=service.trusted_proxies
+        )
+        visit.client = origin.client
+        if request.path == _OURS or request.path.startswith(_OURS + b"/"):
+            return await self._local(request, visit)
+        if service.enable_cors and _is_preflight(request):
+            visit.reason = "preflight"
+            visit.status = 204
+            return self._render(request, 204, b"", *answers.preflight_fields(request.fields))
+        verdict = visit.verdict = _judge(request, visit.generation)
+        if isinstance(verdict, Denied):
+            return self._denial(visit, request, verdict)
+        limit = service.max_request_size_mb * _MEGABYTE
+        if (request.framing.length or 0) > limit:
+            return self._own_answer(visit, request, 413, message=_too_large(service.max_request_size_mb))
+        return await self._forward(raw, request, origin, visit, verdict)
+
+    async def _forward(
+        self,
+        raw: web.BaseRequest,
+        request: Request,
+        origin: forwarding.Origin,
+        visit: _Visit,
+        verdict: Allowed,
+    ) -> web.StreamResponse:
+        settings = visit.generation.settings
+        client = AiohttpClient(
+            raw,
+            max_body=settings.service.max_request_size_mb * _MEGABYTE,
+            stall_timeout=settings.service.stall_timeout,
+            closes=self._draining or not request.persists,
+        )
+        try:
+            pool = await self._pools.pool_for(visit.generation)
+            relay = Relay(
+                client,
+                request,
+                pool,
+                read_timeout=settings.upstream.read_timeout,
+                cors=settings.service.enable_cors,
+            )
+            done = await relay.run(_head(raw, request, origin, visit, verdict))
+        except BodyTooLargeError:
+            return self._own_answer(
+                visit, request, 413, message=_too_large(settings.service.max_request_size_mb), close=True
+            )
+        except BodyMalformedError as error:
+            return self._own_answer(visit, request, 400, message=str(error), close=True)
+        except UpstreamError as error:
+            self._upstream_failed(visit, error)
+            slow = isinstance(error, UpstreamTimeoutError)
+            message = "The upstream took too long" if slow else "The upstream can't be reached or broke off"
+            return self._own_answer(visit, request, 504 if slow else 502, message=message)
+        visit.status = done.status
+        if done.failure is not None:
+            self._upstream_failed(visit, done.failure)
+        return Rendered(b"", keep_alive=done.keep_alive and not self._draining)
+
+    # Answers of our own.
+
+    async def _local(self, request: Request, visit: _Visit) -> web.StreamResponse:
+        """`/.rekeyd/livez` and `/.rekeyd/readyz`: open, and saying no more than which check fails."""
+        visit.reason = "health"
+        if request.path not in {_OURS + b"/livez", _OURS + b"/readyz"}:
+            return self._own_answer(visit, request, 404, message="Not found")
+        if request.method not in {b"GET", b"HEAD"}:
+            return self._own_answer(visit, request, 405, message="Only GET and HEAD")
+        checks = await self._health() if request.path.endswith(b"/readyz") else {}
+        if self._draining:
+            checks = {**checks, "serving": False}
+        good = all(checks.values())
+        visit.status = 200 if good else 503
+        body = orjson.dumps({"status": "ok" if good else "unavailable", "checks": checks})
+        return self._render(request, visit.status, body, answers.JSON, (b"Cache-Control", b"no-store"))
+
+    def _denial(self, visit: _Visit, request: Request, denied: Denied) -> web.StreamResponse:
+        visit.status = answers.status_of(denied)
+        body, fields = answers.body_of(denied, self._age(visit))
+        return self._render(request, visit.status, body, *fields, *self._cors_fields(visit))
+
+    def _own_answer(
+        self, visit: _Visit, request: Request | Malformed, status: int, *, message: str, close: bool = False
+    ) -> web.StreamResponse:
+        visit.status = status
+        body = answers.error_body(message, self._age(visit))
+        return self._render(request, status, body, answers.JSON, *self._cors_fields(visit), close=close)
+
+    def _render(
+        self, request: Request | Malformed, status: int, body: bytes, *fields: Field, close: bool = False
+    ) -> web.StreamResponse:
+        if isinstance(request, Malformed):
+            method, minor, stays = b"GET", 1, False
+        else:
+            method, minor = request.method, request.minor
+            # A client that waits for 100 may send its body or not: only a new connection is clear again.
+            stays = not (close or request.expects_continue or self._draining) and request.persists
+        data = answers.answer(status, body, *fields, method=method, minor=minor, keep_alive=stays)
+        return Rendered(data, keep_alive=stays)
+
+    @staticmethod
+    def _cors_fields(visit: _Visit) -> tuple[Field, ...]:
+        return (answers.ANY_ORIGIN,) if visit.generation.settings.service.enable_cors else ()
+
+    # The record.
+
+    def _age(self, visit: _Visit) -> float:
+        return asyncio.get_running_loop().time() - visit.started
+
+    def _upstream_failed(self, visit: _Visit, error: UpstreamError) -> None:
+        visit.failure = str(error)
+        log.error(
+            "upstream.failed",
+            cause=error.cause,
+            problem=str(error),
+            request_id=visit.request_id,
+            generation=visit.generation.number,
+        )
+
+    def _malformed(self, protocol: GatewayProtocol, status: int) -> None:
+        """What never became a request has its line, too."""
+        serving = self._current.serving
+        if serving is None:
+            return
+        name = protocol.peername
+        peer = str(name[0]) if isinstance(name, tuple) else "local"
+        visit = _Visit(asyncio.get_running_loop().time(), serving.generation, peer, peer)
+        visit.reason, visit.status = "malformed", status
+        self._record(visit)
+
+    def _record(self, visit: _Visit) -> None:
+        verdict = visit.verdict
+        allowed = isinstance(verdict, Allowed) or visit.reason in _OPEN_TO_ALL
+        self._decisions.record(
+            Decision(
+                decision="allowed" if allowed else "denied",
+                reason=verdict.reason if verdict is not None else visit.reason,
+                key_id=verdict.key_id if verdict is not None else None,
+                right_needed=verdict.needed if verdict is not None else None,
+                method=visit.method or None,
+                path=visit.path or None,
+                status=visit.status,
+                client=visit.client,
+                request_id=visit.request_id or None,
+                duration=self._age(visit),
+                tls=visit.tls,
+                generation=visit.generation.number,
+                failure=visit.failure,
+            )
+        )
+
+
+def _judge(request: Request, generation: Generation) -> Allowed | Denied:
+    return decide(
+        request.method,
+        request.path,
+        Presented.among(request.fields),
+        ring=generation.ring,
+        policy=generation.policy,
+        insecure=generation.settings.service.insecure,
+    )
+
+
+def _head(
+    raw: web.BaseRequest, request: Request, origin: forwarding.Origin, visit: _Visit, verdict: Allowed
+) -> bytes:
+    upstream = visit.generation.settings.upstream
+    added: list[Field] = []
+    if upstream.api_key is not None:
+        added.append((b"api-key", upstream.api_key.get_secret_value().encode()))
+    address = upstream.http
+    if upstream.identity_headers or (address is not None and address.scheme == "demo"):
+        added += _identity(raw, verdict)
+    return forwarding.onward(
+        request,
+        origin,
+        request_id=visit.request_id.encode(),
+        default_authority=address.authority.encode() if address is not None else b"",
+        added=added,
+        # Where rekeyd judges no keys they may be the upstream's own.
+        keep_credentials=not visit.generation.ring and upstream.api_key is None,
+    )
+
+
+def _identity(raw: web.BaseRequest, verdict: Allowed) -> list[Field]:
+    """Who was let in and how they came; clients can't forge these fields (`forwarding.OURS` is dropped)."""
+    fields = []
+    if verdict.key_id is not None:
+        fields += [
+            (b"X-Rekeyd-Key-Id", verdict.key_id.encode()),
+            (b"X-Rekeyd-Right", str(verdict.right).encode()),
+        ]
+    tls = raw.transport.get_extra_info("ssl_object") if raw.transport is not None else None
+    if tls is not None:
+        fields += [(b"X-Rekeyd-Tls", tls.version().encode()), (b"X-Rekeyd-Cipher", tls.cipher()[0].encode())]
+        certificate = tls.getpeercert()
+        if certificate:
+            names = ",".join("=".join(pair) for rdn in certificate.get("subject", ()) for pair in rdn)
+            fields.append((b"X-Rekeyd-Client-Cert", names.encode("ascii", "backslashreplace")))
+    return fields
+
+
+def _peer_of(raw: web.BaseRequest) -> str:
+    name = raw.transport.get_extra_info("peername") if raw.transport is not None else None
+    return str(name[0]) if isinstance(name, tuple) else "local"
+
+
+def _is_preflight(request: Request) -> bool:
+    """As the Fetch standard defines one: OPTIONS with Origin and Access-Control-Request-Method."""
+    return (
+        request.method == b"OPTIONS"
+        and request.first(b"origin") is not None
+        and request.first(b"access-control-request-method") is not None
+    )
+
+
+def _printable(path: bytes) -> str:
+    return path.decode("ascii", "backslashreplace")
+
+
+def _too_large(megabytes: int) -> str:
+    return f"The body is larger than {megabytes} MB"

@@ -1,0 +1,1 @@
+"""Where traffic goes out: connections to the protected service."""

@@ -1,0 +1,283 @@
+"""One connection to the upstream, carrying one exchange at a time.
+
+The rules: what arrives while no exchange runs makes the connection unusable (it would be the next client's
+answer). Reading stops while more than `HIGH_WATER` bytes wait for a slow client. `read_timeout` runs between
+two signs of life of the upstream, and only while the upstream is the one that is waited for.
+
+Must not know: which request this is, where the connection leads.
+"""
+
+import asyncio
+import select
+from typing import cast
+
+from rekeyd.http1.response import BadResponseError, ResponseHead, ResponseReader
+
+HIGH_WATER = 64 * 1024
+"""Bytes that may wait on either side of a connection."""
+
+
+class UpstreamError(Exception):
+    """The upstream can't be reached or broke off. `cause` is a short word for logs and metrics."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """The upstream was too slow."""
+
+
+class UpstreamStaleError(UpstreamError):
+    """A kept-alive connection was closed by the upstream before the answer to this request began."""
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """Lent by a pool, for one `begin` … `head` … `piece`* at a time."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._reader: ResponseReader | None = None
+        self._error: UpstreamError | None = None
+        self._wake: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._waiting_bytes = 0
+        self._reading = True
+        self._read_timeout = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_sign = 0.0
+        self._upstream_owes = False
+        self._used_before = False
+        self._spoilt = False
+        self.idle_since = 0.0
+
+    # For the pool.
+
+    def is_usable(self) -> bool:
+        """Open, and with nothing to read: neither its end nor bytes that nobody asked for."""
+        if self._spoilt or self._transport is None or self._transport.is_closing():
+            return False
+        socket = self._transport.get_extra_info("socket")
+        poll = select.poll()
+        poll.register(socket.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+    @property
+    def may_be_kept(self) -> bool:
+        """Whether the exchange that ended left the connection clean."""
+        reader = self._reader
+        return (
+            not self._spoilt
+            and self._error is None
+            and self._transport is not None
+            and not self._transport.is_closing()
+            and reader is not None
+            and reader.complete
+            and reader.keep_alive
+            and not reader.excess
+        )
+
+    def rest(self) -> None:
+        """The exchange ended well: wait for the next one."""
+        self._stop_timer()
+        self._reader = None
+        self._used_before = True
+        self.idle_since = self._loop.time()
+
+    def close(self) -> None:
+        """Give up the connection; the upstream sees its request cancelled."""
+        self._spoilt = True
+        self._stop_timer()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # For an exchange.
+
+    def begin(self, head: bytes, method: bytes, *, upgrades: bool, read_timeout: float) -> None:
+        """Send a request's head and expect its answer. `read_timeout` in seconds."""
+        self._reader = ResponseReader(method, upgrades=upgrades)
+        self._read_timeout = read_timeout
+        self._waiting_bytes = 0
+        self._upstream_owes = False
+        if self._transport is None or self._transport.is_closing():
+            self._fail(self._lost("closed the connection"))
+            return
+        self._transport.write(head)
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body; returns when there is room for more.
+
+        Raises:
+            UpstreamError: the connection is gone.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._transport is None or self._transport.is_closing():
+            raise self._lost("closed the connection")
+        self._transport.write(data)
+        if self._writable is not None:
+            self._owe(owes=True)
+            await self._writable
+            self._owe(owes=False)
+
+    def request_sent(self) -> None:
+        """From now on it is the upstream's turn."""
+        self._owe(owes=True)
+
+    async def head(self) -> ResponseHead:
+        """The head of the final answer.
+
+        Raises:
+            UpstreamError: there will be none.
+        """
+        reader = self._current()
+        while reader.head is None:
+            await self._sign()
+        return reader.head
+
+    async def piece(self) -> bytes:
+        """Whatever of the body has arrived, at least a byte; empty at its end.
+
+        Raises:
+            UpstreamError: the rest will not come.
+        """
+        reader = self._current()
+        while not reader.pieces:
+            if reader.complete:
+                return b""
+            await self._sign()
+        pieces = reader.take()
+        self._waiting_bytes = 0
+        self._read_on()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def tunnel(self) -> None:
+        """The answer was 101: bytes pass both ways now, and silence is no fault."""
+        self._read_timeout = 0.0
+        self._stop_timer()
+
+    @property
+    def has_whole_answer(self) -> bool:
+        return self._reader is not None and self._reader.complete
+
+    # What the transport calls back.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        if reader is None:
+            self.close()
+            return
+        self._last_sign = self._loop.time()
+        before = len(reader.pieces)
+        try:
+            reader.feed(data)
+        except BadResponseError as error:
+            self._fail(UpstreamError("protocol", f"the upstream {error}"))
+            self.close()
+            return
+        self._waiting_bytes += sum(map(len, reader.pieces[before:]))
+        if self._waiting_bytes > HIGH_WATER and self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+        self._notify()
+
+    def eof_received(self) -> bool:
+        if self._reader is None:
+            return False
+        try:
+            self._reader.end()
+        except BadResponseError as error:
+            self._fail(self._lost(str(error)))
+        self._notify()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._spoilt = True
+        if self._reader is not None and not self._reader.complete:
+            self._fail(self._lost("closed the connection" if exc is None else "broke the connection"))
+        self.resume_writing()
+        self._notify()
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            if self._error is None:
+                writable.set_result(None)
+            else:
+                writable.set_exception(self._error)
+
+    # Inside.
+
+    def _current(self) -> ResponseReader:
+        if self._reader is None:
+            raise RuntimeError("no exchange was begun")
+        return self._reader
+
+    def _lost(self, how: str) -> UpstreamError:
+        unanswered = self._reader is None or self._reader.head is None
+        kind = UpstreamStaleError if self._used_before and unanswered else UpstreamError
+        return kind("connection", f"the upstream {how}")
+
+    async def _sign(self) -> None:
+        """Wait for a sign of life; raise what ended the exchange."""
+        if self._error is not None:
+            raise self._error
+        self._wake = self._loop.create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+        if self._error is not None and not self._current().pieces:
+            raise self._error
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _fail(self, error: UpstreamError) -> None:
+        if self._error is None:
+            self._error = error
+        self._stop_timer()
+        self.resume_writing()
+        self._notify()
+
+    def _read_on(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._last_sign = self._loop.time()
+            if self._transport is not None:
+                self._transport.resume_reading()
+
+    def _owe(self, *, owes: bool) -> None:
+        self._upstream_owes = owes
+        self._last_sign = self._loop.time()
+        if owes and self._timer is None and self._read_timeout:
+            self._timer = self._loop.call_later(self._read_timeout, self._check)
+
+    def _check(self) -> None:
+        """One timer an exchange: it looks how long the silence has lasted and sets itself anew."""
+        self._timer = None
+        due = self._last_sign + self._read_timeout
+        if not self._upstream_owes or not self._reading:
+            due = self._loop.time() + self._read_timeout
+        elif due <= self._loop.time():
+            self._fail(
+                UpstreamTimeoutError("timeout", f"the upstream was silent for {self._read_timeout:g} s")
+            )
+            return
+        self._timer = self._loop.call_at(due, self._check)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

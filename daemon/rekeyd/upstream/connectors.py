@@ -1,0 +1,95 @@
+"""How to open a connection to each kind of upstream.
+
+`http` and `https` over TCP, `unix` over a socket file, and an application in this process (`app`, `demo`)
+over a socket pair, so that it goes through the very same code and listens nowhere.
+
+Must not know: requests, pools.
+"""
+
+import asyncio
+import importlib
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from rekeyd.errors import RekeydError
+from rekeyd.settings import UpstreamAddress
+from rekeyd.upstream.connection import UpstreamConnection
+from rekeyd.upstream.pool import Connector
+
+Factory = Callable[[], UpstreamConnection]
+
+
+class ApplicationError(RekeydError):
+    """The application that an `app:` upstream names can't be had."""
+
+
+def tcp(address: UpstreamAddress, trust: ssl.SSLContext | None) -> Connector:
+    """Over TCP; inside TLS where `trust` is given, and then the certificate must name `address.host`."""
+    name = address.host if trust is not None else None
+
+    async def connect(factory: Factory) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(
+            factory, address.host, address.port, ssl=trust, server_hostname=name
+        )
+        return connection
+
+    return connect
+
+
+def unix(path: str) -> Connector:
+    """Over a socket file."""
+
+    async def connect(factory: Factory) -> UpstreamConnection:
+        _, connection = await asyncio.get_running_loop().create_unix_connection(factory, path)
+        return connection
+
+    return connect
+
+
+class InProcess:
+    """An aiohttp application in this process, reached through socket pairs."""
+
+    def __init__(self, application: web.Application) -> None:
+        # No access log: the decision log has it. Bodies of any size: the gateway in front sets the limit.
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, handler_cancellation=True)
+
+    async def start(self) -> None:
+        await self._runner.setup()
+
+    async def stop(self) -> None:
+        await self._runner.cleanup()
+
+    async def connect(self, factory: Factory) -> UpstreamConnection:
+        server = self._runner.server
+        if server is None:
+            raise ConnectionRefusedError("the application has stopped")
+        loop = asyncio.get_running_loop()
+        near, far = socket.socketpair()
+        await loop.connect_accepted_socket(server, far)
+        _, connection = await loop.create_unix_connection(factory, sock=near)
+        return connection
+
+
+async def load_application(path: str) -> web.Application:
+    """The application that `module:factory` makes; the factory may be a coroutine function, or the
+    application itself.
+
+    Raises:
+        ApplicationError: the module, the name or the application isn't there.
+    """
+    module, _, name = path.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ApplicationError(f"app:{path} can't be loaded: {error}") from error
+    if not isinstance(made, web.Application):
+        made = made()
+        if isinstance(made, Awaitable):
+            made = await made
+    if not isinstance(made, web.Application):
+        raise ApplicationError(f"app:{path} makes no aiohttp.web.Application")
+    return made
