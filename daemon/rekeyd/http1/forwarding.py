@@ -32,6 +32,7 @@ _ANOTHER_REQUEST = frozenset(
 )
 _REWRITTEN = frozenset(b"x-forwarded-for x-forwarded-proto x-forwarded-host".split())
 _NEVER_ONWARD = _HOP_BY_HOP | _OURS_TO_SAY | _ANOTHER_REQUEST | _REWRITTEN | {b"http2-settings"}
+_OF_PROXIES = frozenset({b"forwarded", b"x-real-ip"})
 _CREDENTIALS = frozenset({b"api-key", b"authorization"})
 OURS = b"x-rekeyd-"
 
@@ -129,7 +130,7 @@ def onward(
         name + b": " + value
         for name, value in request.fields
         if (known := name.translate(_SPELLINGS)) not in dropped
-        and not _is_claimed(known, vouched=origin.vouched)
+        and not _is_claimed(name, known, vouched=origin.vouched)
     ]
     lines += _framing_lines(request.framing)
     lines += _hop_lines(request, named)
@@ -151,11 +152,15 @@ def _head(lines: list[bytes]) -> bytes:
     return head + b"\r\n\r\n"
 
 
-def _is_claimed(name: bytes, *, vouched: bool) -> bool:
-    """Whether a client claims with this field what only rekeyd or a trusted proxy may say."""
-    if name.startswith(OURS):
+def _is_claimed(name: bytes, known: bytes, *, vouched: bool) -> bool:
+    """Whether a client claims with this field what only rekeyd or a trusted proxy may say.
+
+    A proxy uses the usual spelling: another one may have passed it unnoticed.
+    """
+    if known.startswith(OURS):
         return True
-    return not vouched and (name.startswith(b"x-forwarded-") or name in {b"forwarded", b"x-real-ip"})
+    of_proxies = known.startswith(b"x-forwarded-") or known in _OF_PROXIES
+    return of_proxies and not (vouched and name.lower() == known)
 
 
 def _framing_lines(framing: Framing) -> list[bytes]:

@@ -145,8 +145,9 @@ def _doubt(node: _Node, segment: bytes, left: list[bytes], doubts: list[Rule | N
 
 
 def _folded(name: bytes) -> str:
-    """Alike for names that some comparison without case takes for the same (dotless i, long s, Kelvin)."""
-    return name.decode("utf-8", "replace").strip().upper().casefold()
+    """Alike for names that some comparison without case takes for the same (i with and without its dot, s and
+    long s, K and Kelvin)."""
+    return name.decode("utf-8", "replace").strip().upper().replace("\u0130", "I").casefold()
 
 
 def parse_policy(source: bytes, *, file: str) -> Policy:

@@ -1,0 +1,523 @@
+"""Who gets in: the contract's table, and every way around it that we could think of."""
+
+import csv
+import importlib.resources
+import re
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from rekeyd.trust.access import Allowed, Denied, Presented, Reason, decide
+from rekeyd.trust.keys import Credential, KeyRing, Right
+from rekeyd.trust.policy import Policy, parse_policy
+
+TABLE = Path(__file__).parent / "data" / "qdrant-access.tsv"
+
+
+def shipped(name: str) -> Policy:
+    source = importlib.resources.files("rekeyd") / "policies" / f"{name}.yaml"
+    return parse_policy(source.read_bytes(), file=name)
+
+
+QDRANT, HTTP = shipped("qdrant"), shipped("http")
+WRITE_KEY, ALT_KEY, READ_KEY = b"a-read-write-key", b"another-read-write-key", b"a-read-only-key"
+RING = KeyRing(
+    [
+        Credential.of_secret("api_key", Right.MANAGE, WRITE_KEY.decode()),
+        Credential.of_secret("alt_api_key", Right.MANAGE, ALT_KEY.decode()),
+        Credential.of_secret("read_only_api_key", Right.READ, READ_KEY.decode()),
+    ]
+)
+NOBODY = Presented()
+
+
+def bearing(key: bytes) -> Presented:
+    return Presented.among([(b"api-key", key)])
+
+
+def judged(
+    method: str | bytes,
+    path: str | bytes,
+    presented: Presented = NOBODY,
+    *,
+    ring: KeyRing = RING,
+    policy: Policy = QDRANT,
+    insecure: bool = False,
+) -> Allowed | Denied:
+    method = method.encode() if isinstance(method, str) else method
+    path = path.encode() if isinstance(path, str) else path
+    return decide(method, path, presented, ring=ring, policy=policy, insecure=insecure)
+
+
+# --- Qdrant's table
+
+
+class Operation(NamedTuple):
+    """A row of the table, REST side."""
+
+    method: str
+    template: str
+    read: bool
+    manage: bool
+    opened: bool
+
+    @property
+    def path(self) -> str:
+        return re.sub(r"\{\w+\}", "my%20name", self.template)
+
+
+def operations() -> list[Operation]:
+    with TABLE.open(newline="") as rows:
+        return [_operation(row) for row in csv.DictReader(rows, delimiter="\t") if row["rest"] != "-"]
+
+
+def _operation(row: dict[str, str]) -> Operation:
+    method, template = row["rest"].split(" ")
+    return Operation(method, template, row["read"] == "yes", row["manage"] == "yes", row["open"] == "yes")
+
+
+OPERATIONS = operations()
+
+
+def test_the_table_has_all_operations() -> None:
+    assert len(OPERATIONS) == 79
+    assert {operation.manage for operation in OPERATIONS} == {True}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: f"{o.method} {o.template}")
+def test_every_operation_of_the_table_is_for_whom_the_table_says(operation: Operation) -> None:
+    method, path = operation.method, operation.path
+    for key in (WRITE_KEY, ALT_KEY):
+        assert isinstance(judged(method, path, bearing(key)), Allowed)
+    reads = judged(method, path, bearing(READ_KEY))
+    assert isinstance(reads, Allowed) == operation.read
+    if isinstance(reads, Denied):
+        assert reads.reason is Reason.RIGHT_TOO_SMALL
+    without = judged(method, path)
+    assert isinstance(without, Allowed) == operation.opened
+    if isinstance(without, Denied):
+        assert without.reason is Reason.NO_CREDENTIAL
+    assert isinstance(judged(method, path, bearing(b"wrong")), Allowed) == operation.opened
+
+
+def test_the_policy_has_no_rule_that_the_table_does_not_have() -> None:
+    assert {(rule.method, rule.template) for rule in QDRANT.rules} == {
+        (o.method, o.template) for o in OPERATIONS if not o.opened
+    }
+    assert QDRANT.open_paths == {o.path.encode() for o in OPERATIONS if o.opened}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/unknown"),
+        ("GET", "/collections/x/unknown"),
+        ("HEAD", "/collections"),
+        ("OPTIONS", "/collections"),
+        ("POST", "/"),
+        ("GET", "/dashboard"),
+        ("PATCH", "/collections/x/points"),
+        ("QUERY", "/collections/x/points"),
+        ("POST", "/collections/x/points/new-operation"),
+    ],
+)
+def test_what_no_rule_names_needs_the_highest_right(method: str, path: str) -> None:
+    denied = judged(method, path, bearing(READ_KEY))
+    assert denied == Denied(
+        Reason.RIGHT_TOO_SMALL,
+        "Forbidden: manage access is required",
+        "read_only_api_key",
+        Right.MANAGE,
+    )
+    assert judged(method, path, bearing(WRITE_KEY)) == Allowed(
+        Reason.KEY, "api_key", Right.MANAGE, Right.MANAGE
+    )
+
+
+# --- credentials
+
+
+def test_no_credential_is_denied_in_qdrants_words() -> None:
+    assert judged("GET", "/collections") == Denied(
+        Reason.NO_CREDENTIAL, "Must provide an API key or an Authorization bearer token"
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"authorization", b"Basic dXNlcjpwYXNz")],
+        [(b"authorization", b"Bearer")],
+        [(b"authorization", b"")],
+        [(b"authorization", b"Bearer\t" + WRITE_KEY)],
+        [(b"authorization", b"BearerX " + WRITE_KEY)],
+        [(b"authorization", WRITE_KEY)],
+        [(b"authorization", b" Bearer " + WRITE_KEY)],
+        [(b"api_key", WRITE_KEY)],
+        [(b"x-api-key", WRITE_KEY)],
+        [(b"api-key ", WRITE_KEY)],
+        [(b"proxy-authorization", b"Bearer " + WRITE_KEY)],
+        [(b"cookie", b"api-key=" + WRITE_KEY)],
+    ],
+)
+def test_what_is_no_credential_lets_nobody_in(fields: list[tuple[bytes, bytes]]) -> None:
+    denied = judged("GET", "/collections", Presented.among(fields))
+    assert isinstance(denied, Denied)
+    assert denied.reason in {Reason.NO_CREDENTIAL, Reason.UNKNOWN_KEY}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        b"",
+        b" ",
+        b"wrong",
+        WRITE_KEY + b" ",
+        b" " + WRITE_KEY,
+        WRITE_KEY.upper(),
+        WRITE_KEY[:-1],
+        WRITE_KEY + b"\x00",
+        WRITE_KEY + b", " + WRITE_KEY,
+        b'"' + WRITE_KEY + b'"',
+        b"\xff\xfe\x80",
+        "schlüssel".encode(),
+        b"Bearer " + WRITE_KEY,
+        b"eyJhbGciOiJub25lIn0.e30.",
+        b"k" * 60_000,
+    ],
+)
+def test_an_unknown_key_is_denied_in_qdrants_words(key: bytes) -> None:
+    expected = Denied(Reason.UNKNOWN_KEY, "Invalid API key or JWT")
+    assert judged("GET", "/collections", bearing(key)) == expected
+    if key.strip(b" ") not in {b"", WRITE_KEY}:
+        token = Presented.among([(b"Authorization", b"Bearer " + key)])
+        assert judged("GET", "/collections", token) == expected
+
+
+@pytest.mark.parametrize("scheme", [b"Bearer", b"bearer", b"BEARER", b"bEaReR"])
+@pytest.mark.parametrize("name", [b"authorization", b"Authorization", b"AUTHORIZATION"])
+def test_bearer_has_no_case(scheme: bytes, name: bytes) -> None:
+    for value in (scheme + b" " + READ_KEY, scheme + b"   " + READ_KEY, scheme + b" " + READ_KEY + b" "):
+        allowed = judged("GET", "/collections", Presented.among([(name, value)]))
+        assert allowed == Allowed(Reason.KEY, "read_only_api_key", Right.READ, Right.READ)
+
+
+@pytest.mark.parametrize("name", [b"api-key", b"Api-Key", b"API-KEY"])
+def test_the_name_of_the_key_header_has_no_case(name: bytes) -> None:
+    allowed = judged("PUT", "/collections/x/points", Presented.among([(name, WRITE_KEY)]))
+    assert allowed == Allowed(Reason.KEY, "api_key", Right.MANAGE, Right.WRITE)
+
+
+def test_an_invalid_api_key_is_not_saved_by_a_valid_bearer_token() -> None:
+    for wrong in (b"wrong", b""):
+        presented = Presented.among([(b"authorization", b"Bearer " + WRITE_KEY), (b"api-key", wrong)])
+        denied = judged("GET", "/collections", presented)
+        assert isinstance(denied, Denied)
+        assert denied.reason is Reason.UNKNOWN_KEY
+
+
+def test_a_valid_api_key_is_not_spoilt_by_an_invalid_bearer_token() -> None:
+    presented = Presented.among([(b"authorization", b"Basic x"), (b"api-key", READ_KEY)])
+    assert isinstance(judged("GET", "/collections", presented), Allowed)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"api-key", WRITE_KEY), (b"api-key", WRITE_KEY)],
+        [(b"api-key", WRITE_KEY), (b"API-Key", READ_KEY)],
+        [(b"api-key", WRITE_KEY), (b"api-key", b"")],
+        [(b"authorization", b"Bearer " + WRITE_KEY)] * 2,
+        [(b"authorization", b"Bearer " + WRITE_KEY), (b"Authorization", b"Basic x")],
+        [(b"api-key", WRITE_KEY), (b"authorization", b"x"), (b"authorization", b"y")],
+    ],
+)
+def test_the_same_credential_header_twice_is_a_bad_request(fields: list[tuple[bytes, bytes]]) -> None:
+    denied = judged("GET", "/collections", Presented.among(fields))
+    assert denied == Denied(Reason.REPEATED_CREDENTIAL, "The same credential header came twice")
+
+
+def test_nothing_presented_is_one_value() -> None:
+    assert Presented.among([(b"accept", b"*/*")]) is Presented.among([])
+
+
+# --- open paths, and doors left open
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/livez"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+def test_an_open_path_is_open_whatever_credential_comes_along(method: str, path: str) -> None:
+    doubled = Presented.among([(b"api-key", b"x"), (b"api-key", b"y")])
+    for presented in (NOBODY, bearing(b"wrong"), bearing(READ_KEY), doubled, bearing(b"\xff")):
+        assert judged(method, path, presented) == Allowed(Reason.OPEN)
+
+
+def test_an_open_path_is_open_in_no_other_form() -> None:
+    for path in (
+        "//",
+        "/.",
+        "/healthz/",
+        "/HEALTHZ",
+        "/%68ealthz",
+        "/x/../healthz",
+        "/healthz;x",
+        "/healthz#",
+    ):
+        assert isinstance(judged("GET", path), Denied)
+    assert isinstance(judged("POST", "/healthz"), Denied)
+
+
+def test_insecure_lets_everybody_in_where_no_key_is_configured() -> None:
+    empty = KeyRing([])
+    for path in ("/collections", "/x/../y", "*"):
+        assert judged("PUT", path, ring=empty, insecure=True) == Allowed(Reason.INSECURE)
+        assert isinstance(judged("PUT", path, ring=empty), Denied)
+    assert isinstance(judged("PUT", "/collections", bearing(b"any"), ring=empty), Denied)
+
+
+def test_insecure_has_no_effect_where_a_key_is_configured() -> None:
+    assert isinstance(judged("GET", "/collections", insecure=True), Denied)
+    assert isinstance(judged("GET", "/collections", bearing(b"wrong"), insecure=True), Denied)
+
+
+# --- paths
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/collections/../collections",
+        "/collections/%2e%2e/x",
+        "/collections//x",
+        "//collections",
+        "/collections/a%2Fb",
+        "/collections/a%5Cb",
+        "/collections/a;b",
+        "/collections\\x",
+        "/collections/%00",
+        "/collections/x\xff",
+        "/collections#x",
+        "*",
+        "",
+    ],
+)
+def test_a_path_not_in_normal_form_needs_the_highest_right(path: str) -> None:
+    assert judged("GET", path.encode("latin-1"), bearing(READ_KEY)) == Denied(
+        Reason.PATH_NOT_NORMAL, "The path is not in normal form", "read_only_api_key", Right.MANAGE
+    )
+    assert isinstance(judged("GET", path.encode("latin-1"), bearing(WRITE_KEY)), Allowed)
+    for policy in (QDRANT, HTTP):
+        without = judged("GET", path.encode("latin-1"), policy=policy)
+        assert isinstance(without, Denied)
+        assert without.reason is Reason.NO_CREDENTIAL
+
+
+@pytest.mark.parametrize(
+    "name", ["my%20coll", "%41bc", "100%25", "caf%C3%A9", "%E4%B8%AD", "a:b", "a%2Bb", "ALIASES"]
+)
+def test_encoded_names_are_normal(name: str) -> None:
+    for method, path in (
+        ("GET", f"/collections/{name}"),
+        ("GET", f"/collections/{name}/points/1"),
+        ("POST", f"/collections/{name}/points/search"),
+    ):
+        assert isinstance(judged(method, path, bearing(READ_KEY)), Allowed)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/%63ollections"),
+        ("GET", "/Collections"),
+        ("GET", "/collections/"),
+        ("POST", "/collections/x/points/%73earch"),
+        ("POST", "/collections/x/points/Search"),
+        ("POST", "/collections/x/points/search/"),
+        ("GET", "/collections/x/shards/1/snapshot/"),
+    ],
+)
+def test_a_literal_is_taken_letter_by_letter(method: str, path: str) -> None:
+    denied = judged(method, path, bearing(READ_KEY))
+    assert isinstance(denied, Denied)
+    assert denied.reason is Reason.RIGHT_TOO_SMALL
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/collections/aliases%3b/points",
+        "/collections/aliases%3F/points/search",
+        "/collections/aliases%23x/facet",
+    ],
+)
+def test_a_name_that_a_server_could_cut_to_a_literal_does_not_hide_it(path: str) -> None:
+    assert isinstance(judged("POST", path, bearing(READ_KEY)), Denied)
+
+
+# What a lenient server could make of a path, against the table.
+
+
+def readings(path: bytes) -> set[tuple[str, ...]]:
+    """All that a server which decodes, cuts, merges, resolves and folds too much could read."""
+    found: set[tuple[str, ...]] = set()
+    for _ in range(6):
+        for text in {path, path.replace(b"\\", b"/")}:
+            found |= {
+                _resolved(text),
+                _resolved(re.split(rb"[;?#\x00]", text)[0]),
+                _resolved(re.sub(rb"[;\x00][^/]*", b"", text)),
+            }
+        path = unquote_to_bytes(path)
+    return found
+
+
+def _resolved(path: bytes) -> tuple[str, ...]:
+    kept: list[str] = []
+    for part in path.decode("utf-8", "replace").split("/"):
+        name = part.strip().upper().casefold()
+        if name == "..":
+            kept = kept[:-1]
+        elif name not in {"", "."}:
+            kept.append(name)
+    return tuple(kept)
+
+
+def needs_more_than_read(method: str, reading: tuple[str, ...]) -> bool:
+    """Whether some operation that is no read is what a router would choose."""
+    matching = [o for o in OPERATIONS if o.method == method and _matches(o.template, reading)]
+    matching.sort(key=lambda o: [part.startswith("{") for part in o.template.split("/")])
+    return bool(matching) and not matching[0].read
+
+
+def _matches(template: str, reading: tuple[str, ...]) -> bool:
+    parts = [part for part in template.split("/") if part]
+    return len(parts) == len(reading) and all(
+        part.startswith("{") or part == name for part, name in zip(parts, reading, strict=True)
+    )
+
+
+def encoded(text: bytes, times: int) -> bytes:
+    for _ in range(times):
+        text = b"".join(b"%%%02x" % byte for byte in text)
+    return text
+
+
+names = st.sampled_from(
+    ["a", "aliases", "snapshot", "points", "delete", "upload", "1", "%20", "é", "\u017fnapshot"]
+)
+templates = st.builds(
+    lambda operation, name: re.sub(r"\{\w+\}", name, operation.template).encode(),
+    st.sampled_from(OPERATIONS),
+    names,
+)
+joints = st.sampled_from(
+    [
+        b"",
+        b"/",
+        b"//",
+        b"/./",
+        b"/../",
+        b"/../../",
+        b"/..;/",
+        b";",
+        b";x=",
+        b"\\",
+        b"?",
+        b"#",
+        b"\x00",
+        b"%",
+        b" ",
+        b".",
+    ]
+)
+
+
+@st.composite
+def disguised(draw: st.DrawFn) -> bytes:
+    """One or two operations, spliced, with some characters encoded (more than once), or in another case."""
+    path = draw(templates) + draw(joints) + draw(st.one_of(st.just(b""), templates)) + draw(joints)
+    out = []
+    for position, byte in enumerate(path):
+        one = bytes([byte])
+        if position and draw(st.integers(0, 5)) == 0:
+            one = draw(
+                st.sampled_from(
+                    [
+                        one.swapcase(),
+                        encoded(one, 1),
+                        encoded(one, 2),
+                        encoded(one, 1).upper(),
+                        b"%%25%02x" % byte,
+                    ]
+                )
+            )
+        out.append(one)
+    return b"".join(out)
+
+
+methods = st.sampled_from(sorted({o.method for o in OPERATIONS}))
+
+
+@settings(max_examples=600)
+@given(methods, disguised())
+@example("POST", b"/collections/a%252fpoints%252fdelete%253b/points")
+@example("POST", b"/collections/aliases%3b/points")
+@example("POST", b"/collections/aliases%253f/points/search")
+@example("GET", b"/collections/a/shards/1/%25%37%33napshot")
+@example("GET", b"/collections/a/shards/1/\xc5\xbfnapshot")
+@example("POST", b"/collections/x/points/search/%252e%252e/delete")
+def test_no_disguise_of_a_path_lets_a_read_only_key_do_more_than_read(method: str, path: bytes) -> None:
+    if isinstance(judged(method, path, bearing(READ_KEY)), Allowed):
+        assert not [r for r in readings(path) if needs_more_than_read(method, r)]
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(OPERATIONS), st.data())
+def test_no_respelling_of_a_denied_operation_is_allowed(operation: Operation, data: st.DataObject) -> None:
+    if operation.read:
+        return
+    path = bytearray()
+    for byte in operation.path.encode():
+        times = data.draw(st.integers(0, 3)) if byte not in b"/%" else 0
+        path += encoded(bytes([byte]), max(0, times - 1)) if times else bytes([byte]).swapcase()
+    path += data.draw(st.sampled_from([b"", b"/", b"//", b"/.", b";", b"%20", b"%2f", b"%252f", b"?", b"#"]))
+    assert isinstance(judged(operation.method, bytes(path), bearing(READ_KEY)), Denied)
+
+
+@given(
+    methods,
+    st.binary(max_size=60).map(lambda tail: b"/" + tail) | st.binary(max_size=20) | disguised(),
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"api-key", b"Api-Key", b"authorization", b"api_key", b"x"]),
+            st.binary(max_size=20)
+            | st.sampled_from([b"Bearer x", b"bearer ", READ_KEY[:-1], WRITE_KEY + b"x"]),
+        ),
+        max_size=4,
+    ),
+    st.booleans(),
+)
+def test_without_a_known_key_only_open_paths_are_served(
+    method: str, path: bytes, fields: list[tuple[bytes, bytes]], insecure: bool
+) -> None:
+    for policy in (QDRANT, HTTP):
+        verdict = judged(method, path, Presented.among(fields), policy=policy, insecure=insecure)
+        opened = method in {"GET", "HEAD", "OPTIONS"} and path in policy.open_paths
+        assert isinstance(verdict, Allowed) == opened
+
+
+@given(methods, disguised(), st.sampled_from([WRITE_KEY, READ_KEY, b"wrong"]))
+def test_no_verdict_holds_a_secret(method: str, path: bytes, key: bytes) -> None:
+    verdict = repr(judged(method, path, bearing(key)))
+    assert key.decode() not in verdict
+    assert Credential.of_secret("x", Right.READ, key.decode()).digest.hex() not in verdict
+
+
+@given(methods, st.binary(max_size=60).map(lambda tail: b"/" + tail) | disguised())
+def test_a_read_write_key_may_do_everything(method: str, path: bytes) -> None:
+    for policy in (QDRANT, HTTP):
+        assert isinstance(judged(method, path, bearing(WRITE_KEY), policy=policy), Allowed)
