@@ -28,7 +28,6 @@ class Report:
 
     candidate: Candidate
     findings: tuple[Finding, ...]
-    warnings: tuple[Problem, ...]
     ignored: tuple[str, ...]
     unservable: ContextError | None
     now: dt.datetime
@@ -45,8 +44,6 @@ class Report:
             yield f"{finding.severity} ({finding.rule}): {finding}"
         if self.unservable is not None:
             yield f"refuse (context): {self.unservable}"
-        for warning in self.warnings:
-            yield f"warn: {warning}"
         if self.ignored:
             yield f"ignored: {', '.join(self.ignored)}"
 
@@ -65,12 +62,8 @@ def check(disk: Disk, now: dt.datetime) -> Report:
             serving_of(candidate.generation(1))
         except ContextError as error:
             unservable = error
-    return Report(candidate, verdict.findings, *_said_of(disk), unservable, now)
-
-
-def _said_of(disk: Disk) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
-    parsed = disk.parsed
-    return (parsed.warnings, parsed.ignored) if parsed is not None else ((), ())
+    ignored = disk.parsed.ignored if disk.parsed is not None else ()
+    return Report(candidate, verdict.findings, ignored, unservable, now)
 
 
 def _certificates(candidate: Candidate, now: dt.datetime) -> Iterator[str]:
@@ -127,17 +120,18 @@ def socket_named_in(file: Path, environ: Mapping[str, str]) -> Path | None:
         return parse(source, file=file.absolute(), environ=environ).settings.admin.socket
     except SettingsError:
         # The daemon still runs with what it read before, and its refusal is the answer that is wanted.
-        tree = yaml.safe_load(source) if _is_yaml(source) else None
-        named = tree.get("admin", {}).get("socket") if isinstance(tree, dict) else None
-        return file.absolute().parent / named if isinstance(named, str) else Admin().socket
+        named = environ.get("REKEYD__ADMIN__SOCKET") or _socket_written_in(source)
+        return file.absolute().parent / named if named else Admin().socket
 
 
-def _is_yaml(source: bytes) -> bool:
+def _socket_written_in(source: bytes) -> str | None:
     try:
-        yaml.safe_load(source)
+        tree = yaml.safe_load(source)
     except (yaml.YAMLError, ValueError, RecursionError):
-        return False
-    return True
+        return None
+    admin = tree.get("admin") if isinstance(tree, dict) else None
+    named = admin.get("socket") if isinstance(admin, dict) else None
+    return named if isinstance(named, str) else None
 
 
 def status_lines(status: Mapping[str, Any]) -> Iterator[str]:

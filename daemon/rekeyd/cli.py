@@ -37,8 +37,6 @@ DEFAULT_FILE = Path("/etc/rekeyd/rekeyd.yaml")
 
 def entry_point() -> None:
     """The `rekeyd` command."""
-    # A SIGHUP before the server can take it would end the process.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         status = main(sys.argv[1:])
     except BrokenPipeError:
@@ -140,6 +138,9 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
 
     try:
         return asyncio.run(run())
+    except Exception as error:  # noqa: BLE001 - told where everything is told, not as a traceback on stderr
+        logs.library("critical", "rekeyd", "an error that nobody expected ended it", error)
+        return BAD
     finally:
         logs.close()
 
@@ -183,7 +184,11 @@ def _status(chosen: argparse.Namespace) -> int:
 
 def _ask(chosen: argparse.Namespace, method: str, target: str) -> dict[str, Any] | None:
     """The daemon's answer; None, after saying so, where there is no daemon."""
-    path: Path | None = chosen.socket or socket_named_in(chosen.config, os.environ)
+    try:
+        path: Path | None = chosen.socket or socket_named_in(chosen.config, os.environ)
+    except SettingsError as error:
+        _complain(error)
+        return None
     if path is None:
         _say(f"{chosen.config}: admin.socket is null, so there is nothing to ask. Give --socket")
         return None

@@ -39,15 +39,16 @@ class _Authority:
 
 
 class Stage:
-    """The state directory of one demo."""
+    """The state directory of one demo; `every` is in seconds."""
 
-    def __init__(self, directory: Path, *, port: int = 0) -> None:
+    def __init__(self, directory: Path, *, port: int = 0, every: float = ROTATE_EVERY) -> None:
         self.directory = directory
         self.ca_file = directory / "ca.pem"
         self.settings_file = directory / "rekeyd.yaml"
         self._key = f"demo-{secrets.token_urlsafe(24)}"
         self._read_only_key = f"demo-read-{secrets.token_urlsafe(24)}"
         self._port = port
+        self._every = every
         self._authority = _make_authority()
         self._number = 0
 
@@ -77,7 +78,7 @@ class Stage:
 
     async def keep_rotating(self) -> None:
         while True:
-            await asyncio.sleep(ROTATE_EVERY)
+            await asyncio.sleep(self._every)
             await asyncio.to_thread(self.rotate)
 
     def hints(self, port: int) -> str:
@@ -88,7 +89,7 @@ class Stage:
         return "\n".join(
             [
                 "",
-                f"  rekeyd runs on {url}, with a new certificate every {ROTATE_EVERY:g} s.",
+                f"  rekeyd runs on {url}, with a new certificate every {self._every:g} s.",
                 "  In another terminal:",
                 "",
                 "  # allowed: who you are, how you came, what you asked",
@@ -98,7 +99,7 @@ class Stage:
                 "  # but not write; and a wrong key opens nothing",
                 f"  {curl} {read} -X DELETE {url}/collections/books",
                 f"  {curl} -H 'api-key: wrong' {url}/collections",
-                "  # the serial of the certificate, now and in 15 seconds",
+                f"  # the serial of the certificate, now and in {self._every:g} seconds",
                 f"  {curl} -s -o /dev/null -w '%{{certs}}' {url}/ | grep -i 'serial'",
                 "  # a connection that stays open while certificates come and go",
                 f"  {curl} -N {key} {url}/stream",

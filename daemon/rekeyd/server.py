@@ -109,8 +109,11 @@ class Server:
             protocol=self._gateway.protocol,
             limits=Limits(service.handshake_timeout, service.max_connections),
         )
-        await self._start_admin()
-        self._door.open()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._door.close)
+            await self._start_admin()
+            self._door.open()
+            undo.pop_all()
         self._start_triggers()
         self._announce()
 
@@ -165,9 +168,11 @@ class Server:
         task.add_done_callback(self._asked.discard)
 
     async def _reload_for_signal(self) -> None:
-        systemd.reloading()
+        if not self._stop.is_set():
+            systemd.reloading()
         await self._reloader.reload("sighup")
-        systemd.ready(self._summary())
+        if not self._stop.is_set():  # STOPPING=1 is not to be taken back
+            systemd.ready(self._summary())
 
     # What follows an outcome.
 
@@ -178,7 +183,8 @@ class Server:
         if outcome.result is Result.APPLIED:
             self._logs.level = generation.settings.logging.level
             self._decisions.decisions = generation.settings.logging.decisions
-        systemd.notify(STATUS=self._summary())
+        if not self._stop.is_set():
+            systemd.notify(STATUS=self._summary())
 
     # State.
 
@@ -231,19 +237,23 @@ class Server:
         drained = asyncio.create_task(self._finish_connections())
         cut = asyncio.create_task(self._cut.wait())
         await asyncio.wait({drained, cut}, return_when=asyncio.FIRST_COMPLETED)
+        left = drained.result() if drained.done() else await self._gateway.drain(0)
         for task in (drained, cut):
             task.cancel()
-        left = drained.result() if drained.done() and not drained.cancelled() else self._door.connections
         if left:
             log.warning("daemon.cut", connections=left)
 
     async def _finish_connections(self) -> int:
-        began = asyncio.get_running_loop().time()
-        within = self._settings.service.drain_timeout
+        """A handshake that hangs delays nobody else; connections that come of one are drained after it."""
+        now, within = asyncio.get_running_loop().time, self._settings.service.drain_timeout
+        deadline = now() + within
+        cut, _ = await asyncio.gather(self._gateway.drain(within), self._finish_handshakes(within))
+        return cut + await self._gateway.drain(max(0.0, deadline - now()))
+
+    async def _finish_handshakes(self, within: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await self._door.closed()
-        return await self._gateway.drain(max(0.0, began + within - asyncio.get_running_loop().time()))
 
     async def _end(self) -> None:
         for trigger in self._triggers:

@@ -1,19 +1,20 @@
 """What the live stories share: a site that a daemon serves, a client that shows what it got, and upstreams.
 
-    site = live_site(tmp_path)
-    daemon = await start_daemon(site.file, secrets=[API_KEY])
-    async with Connection.to(daemon, site.authority) as client:
-        assert (await client.ask("/collections")).status == 200
-        assert client.serial == site.leaf.serial
+site = live_site(tmp_path)
+daemon = await start_daemon(site.file, secrets=[API_KEY])
+async with Connection.to(daemon, site.authority) as client:
+    assert (await client.ask("/collections")).status == 200
+    assert client.serial == site.leaf.serial
 """
 
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def configure(site: Site, **sections: Mapping[str, Any]) -> None:
 def trusting(authority: Authority, *, own: Path | None = None) -> ssl.SSLContext:
     """A client that believes this authority alone; `own` holds its certificate and key."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=authority.pem.decode())  # noqa: TID251 - cadata, as it asks
+    context.load_verify_locations(cadata=authority.pem.decode())
     if own is not None:
         context.load_cert_chain(own)
     return context
@@ -58,6 +59,11 @@ def serial_text(leaf: Leaf) -> str:
     """As log lines have it: upper-case hex, two digits a byte."""
     digits = f"{leaf.serial:X}"
     return "0" * (len(digits) % 2) + digits
+
+
+def measured(what: str, value: object) -> None:
+    """Tell a number that is worth knowing: `pytest -o log_cli=true --log-cli-level=INFO` shows it."""
+    logging.getLogger("measured").info("%s: %s", what, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +88,25 @@ class Connection:
     @classmethod
     @contextlib.asynccontextmanager
     async def to(
-        cls, at: Daemon | int, trust: Authority | ssl.SSLContext | None, *, host: str = "127.0.0.1"
+        cls,
+        at: Daemon | int,
+        trust: Authority | ssl.SSLContext | None,
+        *,
+        host: str = "127.0.0.1",
+        source: str | None = None,
     ) -> AsyncIterator["Connection"]:
-        """Open to a daemon or a port; TLS unless `trust` is None, and then the name `localhost` must be shown."""
+        """Open to a daemon or a port, from the address `source` where it matters.
+
+        In TLS, unless `trust` is None, the name `localhost` must be shown.
+        """
         port = at if isinstance(at, int) else at.port
         context = trusting(trust) if isinstance(trust, Authority) else trust
         name = "localhost" if context is not None else None
         async with asyncio.timeout(PATIENCE):
-            connection = cls(
-                *await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
+            opened = await asyncio.open_connection(
+                host, port, ssl=context, server_hostname=name, local_addr=(source, 0) if source else None
             )
+        connection = cls(*opened)
         try:
             yield connection
         finally:
@@ -146,7 +161,7 @@ class Connection:
         fields = dict(line.split(": ", 1) for line in lines if line)
         return int(first.split()[1]), {name.lower(): value for name, value in fields.items()}
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body of a chunked response, chunk by chunk."""
         while size := int(await self.reader.readuntil(b"\r\n"), 16):
             yield (await self.reader.readexactly(size + 2))[:-2]
@@ -165,10 +180,10 @@ async def shown_serial(at: Daemon | int, trust: ssl.SSLContext) -> int:
         return connection.serial
 
 
-async def seconds_until_shown(leaf: Leaf, daemon: Daemon, authority: Authority, *, within: float) -> float:
-    """How long it takes from now to a new connection that is shown `leaf`; AssertionError after `within` s."""
+async def seconds_until_shown(leaf: Leaf, at: Daemon | int, authority: Authority, *, within: float) -> float:
+    """From now to a new connection that is shown `leaf`; AssertionError after `within` seconds."""
     trust, began = trusting(authority), time.monotonic()
-    while await shown_serial(daemon, trust) != leaf.serial:
+    while await shown_serial(at, trust) != leaf.serial:
         assert time.monotonic() < began + within, f"not served within {within:g} s"
         await asyncio.sleep(0.01)
     return time.monotonic() - began
@@ -237,7 +252,7 @@ class HeldUpstream:
         self.release = asyncio.Event()
         self._came = asyncio.Condition()
 
-    async def __call__(self, _request: web.Request) -> web.Response:
+    async def answer(self, _request: web.Request) -> web.Response:
         async with self._came:
             self.waiting += 1
             self._came.notify_all()

@@ -223,7 +223,7 @@ def _write(outcome: Outcome, *, repeated: bool, news: bool) -> None:
     """The one place where a reload is logged. What the watch sees again and again is said once."""
     fields = outcome.fields()
     if outcome.result is Result.APPLIED:
-        log.info(outcome.event, **fields)
+        (log.warning if outcome.findings else log.info)(outcome.event, **fields)
     elif outcome.result is Result.UNCHANGED:
         quiet = outcome.trigger == WATCH and not news
         (log.debug if quiet else log.info)(outcome.event, **fields)
