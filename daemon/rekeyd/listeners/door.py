@@ -3,7 +3,8 @@
 The rules: every connection gets the TLS context of the generation that is current when it is accepted, and no
 other ever; so what a generation forbids is forbidden to the next connection, and a session made under another
 generation has no context left to resume in. A handshake is bounded in time, handshakes and connections in
-number, and a failed handshake is told once, with its reason and the client's address.
+number, and a failed handshake is told once, with its reason and the client's address. Who has been let into
+the kernel's queue before the door closes is served.
 
 Must not know: what is spoken inside.
 """
@@ -21,11 +22,16 @@ from rekeyd.reload.current import Current, Serving
 
 log = structlog.get_logger()
 
-MAX_HANDSHAKES = 256
-"""Handshakes under way at once. More wait in the kernel's queue, so that a flood can't starve requests."""
+HANDSHAKES = 0.5
+"""The share of all connections that may be in a handshake. Silent ones hold their place for as long as a
+handshake may take: a small number of places would be a way to keep everybody out."""
 SHUTDOWN_TIMEOUT = 2.0
 """Seconds for the peer to answer close_notify."""
 ACCEPTS_AT_ONCE = 64
+"""Between two looks at the connections that are open already: a flood of new ones can't starve them."""
+NOT_SENT = 128 * 1024
+"""Bytes that the kernel may hold unsent for one client. Without a bound it takes megabytes at a time, and a
+slow client that reads all the while would seem to take nothing for minutes."""
 _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ROOM_AGAIN_AFTER = 0.5
 
@@ -81,7 +87,9 @@ class Door:
         self._accept_on()
 
     def close(self) -> None:
-        """Stop listening. Connections that are in a handshake go on to be served."""
+        """Stop listening. Connections that are in a handshake, or queued for one, go on to be served."""
+        while self._accepting and self._accept_some():
+            pass
         self._closed = True
         self._accept_off()
         self._listening.close()
@@ -107,28 +115,31 @@ class Door:
             self._loop.remove_reader(self._listening.fileno())
 
     def _is_full(self) -> bool:
-        return len(self._admitting) >= MAX_HANDSHAKES or self._connections >= self._limits.connections
+        limit = self._limits.connections
+        return self._connections >= limit or len(self._admitting) >= max(1, limit * HANDSHAKES)
 
     def _accept(self) -> None:
+        self._accept_some()
+
+    def _accept_some(self) -> bool:
+        """Take what is queued, `ACCEPTS_AT_ONCE` at most; whether there may be more to take now."""
         for _ in range(ACCEPTS_AT_ONCE):
             if self._is_full():
                 self._accept_off()
-                return
+                return False
             try:
                 sock, address = self._listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
             except OSError as error:
-                self._no_room(error)
-                return
+                if error.errno in _OUT_OF_ROOM:
+                    self._no_room(error)
+                return False  # else: none is left, or it broke off in the queue (accept(2), "Error handling")
             task = self._loop.create_task(self._admit(sock, _host(address)))
             self._admitting.add(task)
             self._connections += 1
             task.add_done_callback(self._admitted)
+        return True
 
     def _no_room(self, error: OSError) -> None:
-        if error.errno not in _OUT_OF_ROOM:
-            raise error
         log.error("listener.exhausted", listener=self.name, error=error.strerror, retry_in=_ROOM_AGAIN_AFTER)
         self._accept_off()
         self._loop.call_later(_ROOM_AGAIN_AFTER, self._accept_on)
@@ -182,7 +193,7 @@ def handshake_reason(error: Exception) -> str:
 
 
 def _host(address: object) -> str:
-    return str(address[0]) if isinstance(address, tuple) else "local"
+    return str(address[0]).removeprefix("::ffff:") if isinstance(address, tuple) else "local"
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -193,4 +204,8 @@ def bind(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     wildcard = host == "::"
-    return socket.create_server((host, port), family=family, backlog=4096, dualstack_ipv6=wildcard)
+    listening = socket.create_server((host, port), family=family, backlog=4096, dualstack_ipv6=wildcard)
+    listening.setsockopt(
+        socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT
+    )  # each connection has it then
+    return listening

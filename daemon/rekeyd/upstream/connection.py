@@ -1,20 +1,27 @@
 """One connection to the upstream, carrying one exchange at a time.
 
 The rules: what arrives while no exchange runs makes the connection unusable (it would be the next client's
-answer). Reading stops while more than `HIGH_WATER` bytes wait for a slow client. `read_timeout` runs between
-two signs of life of the upstream, and only while the upstream is the one that is waited for.
+answer). A body that ends with the connection is whole only if the connection ended in order, over TLS with
+close_notify (RFC 9112, 9.8). Reading stops while more than `HIGH_WATER` bytes wait for a slow client.
+`read_timeout` runs between two signs of life of the upstream, and only while the upstream is the one that is
+waited for.
 
 Must not know: which request this is, where the connection leads.
 """
 
 import asyncio
 import select
+import socket
+import ssl
 from typing import cast
 
 from rekeyd.http1.response import BadResponseError, ResponseHead, ResponseReader
 
 HIGH_WATER = 64 * 1024
 """Bytes that may wait on either side of a connection."""
+NOT_SENT = 128 * 1024
+"""Bytes that the kernel may hold unsent. Without a bound it takes megabytes at a time, and a slow upstream
+that reads all the while would seem to take nothing for minutes."""
 
 
 class UpstreamError(Exception):
@@ -50,6 +57,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._last_sign = 0.0
         self._upstream_owes = False
         self._used_before = False
+        self._heard = False
         self._spoilt = False
         self.idle_since = 0.0
 
@@ -59,9 +67,9 @@ class UpstreamConnection(asyncio.Protocol):
         """Open, and with nothing to read: neither its end nor bytes that nobody asked for."""
         if self._spoilt or self._transport is None or self._transport.is_closing():
             return False
-        socket = self._transport.get_extra_info("socket")
+        sock = self._transport.get_extra_info("socket")
         poll = select.poll()
-        poll.register(socket.fileno(), select.POLLIN)
+        poll.register(sock.fileno(), select.POLLIN)
         return not poll.poll(0)
 
     @property
@@ -83,6 +91,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The exchange ended well: wait for the next one."""
         self._stop_timer()
         self._reader = None
+        self._read_on()  # whoever left in the middle of a large answer left reading paused
         self._used_before = True
         self.idle_since = self._loop.time()
 
@@ -100,6 +109,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reader = ResponseReader(method, upgrades=upgrades)
         self._read_timeout = read_timeout
         self._waiting_bytes = 0
+        self._heard = False
         self._upstream_owes = False
         if self._transport is None or self._transport.is_closing():
             self._fail(self._lost("closed the connection"))
@@ -167,12 +177,16 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        sock = transport.get_extra_info("socket")
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         if reader is None:
             self.close()
             return
+        self._heard = True
         self._last_sign = self._loop.time()
         before = len(reader.pieces)
         try:
@@ -191,7 +205,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self._reader is None:
             return False
         try:
-            self._reader.end()
+            if self._ended_in_order():
+                self._reader.end()
+            else:
+                self._fail(self._lost("closed the connection without close_notify"))
         except BadResponseError as error:
             self._fail(self._lost(str(error)))
         self._notify()
@@ -223,9 +240,20 @@ class UpstreamConnection(asyncio.Protocol):
             raise RuntimeError("no exchange was begun")
         return self._reader
 
+    def _ended_in_order(self) -> bool:
+        """Whether the end of the stream is the upstream's word: TCP alone can be cut by anybody."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        if tls is None or self._current().complete:
+            return True
+        try:
+            return not tls.read(1)
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError:
+            return False
+
     def _lost(self, how: str) -> UpstreamError:
-        unanswered = self._reader is None or self._reader.head is None
-        kind = UpstreamStaleError if self._used_before and unanswered else UpstreamError
+        kind = UpstreamStaleError if self._used_before and not self._heard else UpstreamError
         return kind("connection", f"the upstream {how}")
 
     async def _sign(self) -> None:

@@ -55,10 +55,20 @@ class InProcess:
 
     def __init__(self, application: web.Application) -> None:
         # No access log: the decision log has it. Bodies of any size: the gateway in front sets the limit.
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, handler_cancellation=True
+        )
 
     async def start(self) -> None:
-        await self._runner.setup()
+        """Run the application's start-up.
+
+        Raises:
+            ApplicationError: it failed.
+        """
+        try:
+            await self._runner.setup()
+        except Exception as error:
+            raise ApplicationError(f"the application does not start: {_told(error)}") from error
 
     async def stop(self) -> None:
         await self._runner.cleanup()
@@ -69,8 +79,12 @@ class InProcess:
             raise ConnectionRefusedError("the application has stopped")
         loop = asyncio.get_running_loop()
         near, far = socket.socketpair()
-        await loop.connect_accepted_socket(server, far)
-        _, connection = await loop.create_unix_connection(factory, sock=near)
+        try:
+            await loop.connect_accepted_socket(server, far)
+            _, connection = await loop.create_unix_connection(factory, sock=near)
+        except BaseException:
+            near.close()
+            raise
         return connection
 
 
@@ -79,17 +93,21 @@ async def load_application(path: str) -> web.Application:
     application itself.
 
     Raises:
-        ApplicationError: the module, the name or the application isn't there.
+        ApplicationError: the module, the name or the application isn't there, or making it failed.
     """
     module, _, name = path.partition(":")
     try:
         made = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ApplicationError(f"app:{path} can't be loaded: {error}") from error
-    if not isinstance(made, web.Application):
-        made = made()
-        if isinstance(made, Awaitable):
-            made = await made
+        if callable(made) and not isinstance(made, web.Application):
+            made = made()
+            if isinstance(made, Awaitable):
+                made = await made
+    except Exception as error:
+        raise ApplicationError(f"app:{path} can't be loaded: {_told(error)}") from error
     if not isinstance(made, web.Application):
         raise ApplicationError(f"app:{path} makes no aiohttp.web.Application")
     return made
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,13 +1,15 @@
 """Connections to one upstream, kept alive between requests.
 
 The rules: a connection is used by one exchange at a time; an idle one is used again only while it is silent
-and younger than `IDLE_FOR`; the youngest goes first, so that the others can end. One pool belongs to one
-value of the `upstream` settings: a generation with another value gets another pool.
+and younger than `IDLE_FOR`; the youngest goes first, so that the others can end. One pool leads to one place:
+a generation with another upstream gets another pool.
 
 Must not know: requests.
 """
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,14 +33,15 @@ class PoolCounts:
 
 
 class Pool:
-    """Lends connections; give each back with `release` or `discard`."""
+    """Lends connections; give each back with `release` or `discard`. `connect_timeout` in seconds."""
 
     def __init__(self, connect: Connector, *, connect_timeout: float) -> None:
         self._connect = connect
-        self._connect_timeout = connect_timeout
+        self.connect_timeout = connect_timeout
         self._idle: list[UpstreamConnection] = []
         self._lent: set[UpstreamConnection] = set()
         self._closed = False
+        self._ended = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
         self.counts = PoolCounts()
 
@@ -60,7 +63,7 @@ class Pool:
 
     def release(self, connection: UpstreamConnection) -> None:
         """Keep the connection for another exchange where that is safe, else close it."""
-        self._lent.discard(connection)
+        self._returned(connection)
         if connection.may_be_kept:
             self._keep(connection)
         else:
@@ -68,11 +71,11 @@ class Pool:
 
     def release_unused(self, connection: UpstreamConnection) -> None:
         """Give back a connection on which nothing was asked."""
-        self._lent.discard(connection)
+        self._returned(connection)
         self._keep(connection)
 
     def discard(self, connection: UpstreamConnection) -> None:
-        self._lent.discard(connection)
+        self._returned(connection)
         connection.close()
 
     def close(self, *, abort: bool = False) -> None:
@@ -83,6 +86,17 @@ class Pool:
         for connection in [*self._idle, *(self._lent if abort else ())]:
             connection.close()
         self._idle.clear()
+        if not self._lent:
+            self._ended.set()
+
+    async def ended(self) -> None:
+        """After `close`: wait until every lent connection came back."""
+        await self._ended.wait()
+
+    def _returned(self, connection: UpstreamConnection) -> None:
+        self._lent.discard(connection)
+        if self._closed and not self._lent:
+            self._ended.set()
 
     def _keep(self, connection: UpstreamConnection) -> None:
         if self._closed or len(self._idle) >= MAX_IDLE:
@@ -104,18 +118,16 @@ class Pool:
     async def _open(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(self.connect_timeout):
                 return await self._connect(lambda: UpstreamConnection(loop))
         except TimeoutError:
             raise UpstreamTimeoutError(
-                "timeout", f"the upstream took no connection within {self._connect_timeout:g} s"
+                "timeout", f"the upstream took no connection within {self.connect_timeout:g} s"
             ) from None
         except ssl.SSLError as error:
             raise UpstreamError("tls", f"no TLS with the upstream: {error.reason or error}") from error
         except OSError as error:
-            raise UpstreamError(
-                "connect", f"the upstream can't be reached: {error.strerror or error}"
-            ) from error
+            raise UpstreamError("connect", f"the upstream can't be reached: {_why(error)}") from error
 
     def _sweep_later(self) -> None:
         if self._sweeper is None:
@@ -131,3 +143,10 @@ class Pool:
         self._idle = keep
         if keep and not self._closed:
             self._sweep_later()
+
+
+def _why(error: OSError) -> str:
+    """The system's own words: asyncio's say which address, and not what was wrong."""
+    if error.errno is None or isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    return os.strerror(error.errno)

@@ -1,8 +1,8 @@
 """The pool of the current generation.
 
-The rule: a generation whose `upstream` settings (and trust anchors) equal the last one's keeps its
-connections; any other gets a pool of its own, and the old pool's connections end with the exchanges they
-carry.
+The rule: a generation whose upstream is in the same place (and vouched for by the same trust anchors) keeps
+the last one's connections, and an application in this process goes on with them; any other gets a pool of its
+own, and the old pool's connections end with the exchanges they carry, its application after them.
 
 Must not know: requests.
 """
@@ -12,6 +12,7 @@ import ssl
 from dataclasses import dataclass
 
 from rekeyd.settings import Upstream as UpstreamSettings
+from rekeyd.settings import UpstreamAddress
 from rekeyd.trust.certificates import Anchors
 from rekeyd.trust.generation import Generation
 from rekeyd.upstream import connectors
@@ -25,10 +26,17 @@ _PROBE_EVERY = 1.0
 
 @dataclass(slots=True)
 class _Open:
+    """A pool and what it leads to. `settings`: the last ones for which it was found to be right."""
+
     settings: UpstreamSettings
     anchors: Anchors | None
     pool: Pool
     app: connectors.InProcess | None
+
+    async def end(self) -> None:
+        await self.pool.ended()
+        if self.app is not None:
+            await self.app.stop()
 
 
 class Pools:
@@ -37,7 +45,8 @@ class Pools:
     def __init__(self) -> None:
         self._open: _Open | None = None
         self._changing = asyncio.Lock()
-        self._retiring: list[connectors.InProcess] = []
+        self._retiring: dict[asyncio.Task[None], Pool] = {}
+        self._probing = asyncio.Lock()
         self._probed: tuple[float, bool] = (float("-inf"), False)
 
     async def pool_for(self, generation: Generation) -> Pool:
@@ -50,43 +59,47 @@ class Pools:
         if (at := self._open) is not None and at.settings is settings and at.anchors == anchors:
             return at.pool
         async with self._changing:
-            if (at := self._open) is None or at.settings != settings or at.anchors != anchors:
+            if (at := self._open) is None or at.settings.http != settings.http or at.anchors != anchors:
                 fresh = await _open(settings, anchors)
                 self._retire()
                 self._open = at = fresh
             at.settings = settings
+            at.pool.connect_timeout = settings.connect_timeout
             return at.pool
 
     async def reachable(self, generation: Generation) -> bool:
         """Whether a connection can be had; asked of the upstream at most once a second."""
-        now = asyncio.get_running_loop().time()
-        when, answer = self._probed
-        if now - when < _PROBE_EVERY:
+        async with self._probing:  # whoever asks meanwhile gets the same answer
+            when, answer = self._probed
+            if asyncio.get_running_loop().time() - when >= _PROBE_EVERY:
+                answer = await self._probe(generation)
+                self._probed = (asyncio.get_running_loop().time(), answer)
             return answer
+
+    async def _probe(self, generation: Generation) -> bool:
         try:
             pool = await self.pool_for(generation)
             pool.release_unused(await pool.acquire())
-            answer = True
         except UpstreamError:
-            answer = False
-        self._probed = (asyncio.get_running_loop().time(), answer)
-        return answer
+            return False
+        return True
 
     async def close(self) -> None:
         """End everything, exchanges under way included."""
-        if self._open is not None:
-            self._open.pool.close(abort=True)
         self._retire()
-        for app in self._retiring:
-            await app.stop()
+        for pool in self._retiring.values():
+            pool.close(abort=True)
+        if self._retiring:
+            await asyncio.wait(self._retiring)
 
     def _retire(self) -> None:
-        if self._open is None:
+        at, self._open = self._open, None
+        if at is None:
             return
-        self._open.pool.close()
-        if self._open.app is not None:
-            self._retiring.append(self._open.app)
-        self._open = None
+        at.pool.close()
+        task = asyncio.create_task(at.end())
+        self._retiring[task] = at.pool
+        task.add_done_callback(self._retiring.pop)
 
 
 async def _open(settings: UpstreamSettings, anchors: Anchors | None) -> _Open:
@@ -99,22 +112,23 @@ async def _open(settings: UpstreamSettings, anchors: Anchors | None) -> _Open:
         case "unix":
             connect = connectors.unix(address.path)
         case "app" | "demo":
-            try:
-                made = (
-                    application()
-                    if address.scheme == "demo"
-                    else await connectors.load_application(address.path)
-                )
-            except connectors.ApplicationError as error:
-                raise UpstreamError("application", str(error)) from error
-            app = connectors.InProcess(made)
-            await app.start()
+            app = await _started(address)
             connect = app.connect
         case "https":
             connect = connectors.tcp(address, _trust(anchors))
         case _:
             connect = connectors.tcp(address, None)
     return _Open(settings, anchors, Pool(connect, connect_timeout=settings.connect_timeout), app)
+
+
+async def _started(address: UpstreamAddress) -> connectors.InProcess:
+    try:
+        made = application() if address.scheme == "demo" else await connectors.load_application(address.path)
+        app = connectors.InProcess(made)
+        await app.start()
+    except connectors.ApplicationError as error:
+        raise UpstreamError("application", str(error)) from error
+    return app
 
 
 def _trust(anchors: Anchors | None) -> ssl.SSLContext:

@@ -11,7 +11,7 @@ Must not know: aiohttp; who asked, and whether they might.
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from rekeyd.http1 import forwarding
 from rekeyd.http1.request import Framing, Request
@@ -69,7 +69,10 @@ class Relayed:
 
 
 class Relay:
-    """Carries one request to a pool's upstream and its answer back."""
+    """Carries one request to a pool's upstream and its answer back.
+
+    `status` is what the client was told; None until then.
+    """
 
     def __init__(
         self, client: ClientSide, request: Request, pool: Pool, *, read_timeout: float, cors: bool
@@ -80,6 +83,7 @@ class Relay:
         self._read_timeout = read_timeout
         self._cors = cors
         self._upload: asyncio.Task[None] | None = None
+        self.status: int | None = None
 
     async def run(self, head: bytes) -> Relayed:
         """Send `head` and the client's body; pass the answer on.
@@ -129,18 +133,18 @@ class Relay:
         answer = asyncio.create_task(connection.head())
         try:
             await asyncio.wait({self._upload, answer}, return_when=asyncio.FIRST_COMPLETED)
-            if self._upload.done() and not answer.done():
-                self._raise_client_fault(self._upload)
+            if (fault := self._client_fault()) is not None:
+                raise fault
             return await answer
         finally:
-            answer.cancel()
+            await _cancelled(answer)
 
-    @staticmethod
-    def _raise_client_fault(upload: asyncio.Task[None]) -> None:
+    def _client_fault(self) -> BaseException | None:
         """An upload that the upstream cut short may still be answered; one that the client spoilt is over."""
-        fault = upload.exception()
-        if fault is not None and not isinstance(fault, UpstreamError):
-            raise fault
+        if self._upload is None or not self._upload.done():
+            return None
+        fault = self._upload.exception()
+        return None if isinstance(fault, UpstreamError) else fault
 
     async def _send_body(self, connection: UpstreamConnection) -> None:
         chunked = self._request.framing.chunked
@@ -163,11 +167,14 @@ class Relay:
             answer, framing, minor=self._request.minor, keep_alive=keep_alive, cors=self._cors
         )
         failure = None
+        self.status = answer.status
         try:
             await self._pass_body(connection, head, chunked=framing.chunked and not bodiless)
         except UpstreamError as error:
-            failure = error
             self._client.abort()
+            if (fault := self._client_fault()) is not None:
+                raise ClientGoneError("the client spoilt its body while it was answered") from fault
+            failure = error
         return Relayed(answer.status, keep_alive and failure is None, failure)
 
     async def _pass_body(self, connection: UpstreamConnection, head: bytes, *, chunked: bool) -> None:
@@ -194,6 +201,7 @@ class Relay:
         """Bytes both ways until either end closes."""
         connection.tunnel()
         self._client.switch()
+        self.status = answer.status
         await self._client.write(forwarding.homeward(answer, Framing(), minor=1, keep_alive=True))
         self._upload = asyncio.create_task(self._send_raw(connection))
         with suppress(UpstreamError):  # a tunnel has no end of its own: a broken one is a closed one
@@ -211,19 +219,24 @@ class Relay:
     async def _settle(self, connection: UpstreamConnection) -> None:
         """Return the connection, if the exchange left it clean."""
         sent = self._upload is None or (self._upload.done() and self._upload.exception() is None)
-        await self._stop_upload()
         if sent:
             self._pool.release(connection)
         else:
-            self._pool.discard(connection)
+            await self._give_up(connection)
 
     async def _give_up(self, connection: UpstreamConnection) -> None:
-        await self._stop_upload()
-        self._pool.discard(connection)
-
-    async def _stop_upload(self) -> None:
+        self._pool.discard(connection)  # first: whoever waits may be cancelled
         if self._upload is not None:
-            self._upload.cancel()
-            await asyncio.wait({self._upload})
-            if not self._upload.cancelled():
-                self._upload.exception()  # seen: whatever mattered was raised by now
+            await _cancelled(self._upload)
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    """End a task whose outcome no longer matters."""
+    task.add_done_callback(_seen)
+    if task.cancel():
+        await asyncio.wait({task})
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -5,26 +5,28 @@ whatever was announced. Must not know: the upstream.
 """
 
 import asyncio
-import socket
-import struct
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 from aiohttp.web_protocol import RequestPayloadError
 
-from rekeyd.listeners.http.protocol import HIGH_WATER, GatewayProtocol
+from rekeyd.listeners.http.protocol import HIGH_WATER, GatewayProtocol, StalledError
 from rekeyd.upstream.relay import BodyMalformedError, BodyTooLargeError, ClientGoneError
-
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class AiohttpClient:
     """See `rekeyd.upstream.relay.ClientSide`."""
 
     def __init__(
-        self, request: web.BaseRequest, *, max_body: int, stall_timeout: float, closes: bool
+        self,
+        request: web.BaseRequest,
+        *,
+        max_body: int,
+        stall_timeout: float,
+        closes: Callable[[], bool],
     ) -> None:
         self._request = request
         self._protocol = cast(GatewayProtocol, request.protocol)
@@ -36,7 +38,7 @@ class AiohttpClient:
 
     @property
     def closes(self) -> bool:
-        return self._closes
+        return self._closes()
 
     async def read(self) -> bytes:
         if self._tunnel is not None:
@@ -58,12 +60,9 @@ class AiohttpClient:
     async def write(self, data: bytes) -> None:
         try:
             await self._writer.write(data, drain=False)
-            if self._protocol.writing_paused:
-                async with asyncio.timeout(self._stall_timeout):
-                    await self._writer.drain()
-        except TimeoutError:
-            self.abort()
-            raise ClientGoneError("the client stopped reading") from None
+            await self._protocol.has_room()
+        except StalledError as stalled:
+            raise ClientGoneError(str(stalled)) from None
         except ConnectionError:
             raise ClientGoneError("the client left") from None
 
@@ -75,13 +74,7 @@ class AiohttpClient:
         self._protocol.set_parser(self._tunnel)  # type: ignore[arg-type]  # made for WebSocketReader, used as one
 
     def abort(self) -> None:
-        transport = self._request.transport
-        if transport is None:
-            return
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        transport.abort()
+        self._protocol.abort()
 
 
 class _Tunnel:

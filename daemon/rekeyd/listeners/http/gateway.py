@@ -8,9 +8,11 @@ Must not know: how bytes get to the upstream, how a decision is made, how a line
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import cast
 
 import orjson
 import structlog
@@ -18,6 +20,7 @@ from aiohttp import web
 
 from rekeyd.http1 import answers, forwarding
 from rekeyd.http1.request import Field, Malformed, Request, examine
+from rekeyd.http1.response import SWITCHING_PROTOCOLS
 from rekeyd.listeners.http.client import AiohttpClient
 from rekeyd.listeners.http.protocol import GatewayProtocol, GatewayServer, Rendered, Timeouts
 from rekeyd.reload.current import Current, Serving
@@ -37,6 +40,8 @@ Health = Callable[[], Awaitable[dict[str, bool]]]
 _OURS = b"/.rekeyd"
 _OPEN_TO_ALL = frozenset({"health", "preflight"})
 _MEGABYTE = 1024 * 1024
+_LINES_GRACE = 1.0
+"""Seconds for which the end of a drain waits for the lines of the requests that it cut off."""
 _NEWCOMER_GRACE = 1.0
 """Seconds for which a drain waits for the first request of a connection that was just accepted."""
 
@@ -57,6 +62,12 @@ class _Visit:
     reason: str = ""
     status: int | None = None
     failure: str | None = None
+    relay: Relay | None = None
+
+    @property
+    def told(self) -> int | None:
+        """The status that the client got to see."""
+        return self.status if self.status is not None or self.relay is None else self.relay.status
 
 
 class HttpGateway:
@@ -78,13 +89,18 @@ class HttpGateway:
         self._decisions = decisions
         self._health = health
         self._draining = False
+        self._cutting = False
+        self._visits = 0
+        self._all_told = asyncio.Event()
+        self._max_head = service.max_header_size_kb * 1024
         self._server = GatewayServer(
             self._handle,
             timeouts=Timeouts(
                 header=service.header_timeout,
                 idle=service.idle_timeout,
-                max_header_size=service.max_header_size_kb * 1024,
+                max_header_size=self._max_head,
             ),
+            stall_timeout=self._stall_timeout,
             malformed=self._malformed,
             left=left,
         )
@@ -110,7 +126,11 @@ class HttpGateway:
             pass
         finally:
             newcomers.cancel()
-        return self._cut()
+        cut = self._cut()
+        if self._visits:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_told.wait(), _LINES_GRACE)
+        return cut
 
     def _finish(self, *, newcomers_too: bool) -> None:
         for protocol in tuple(self._server.open):
@@ -118,9 +138,9 @@ class HttpGateway:
 
     def _cut(self) -> int:
         left = tuple(self._server.open)
+        self._cutting = True
         for protocol in left:
-            if protocol.transport is not None:
-                protocol.transport.abort()
+            protocol.abort()
         return len(left)
 
     # One request.
@@ -131,22 +151,36 @@ class HttpGateway:
             raise RuntimeError("a connection came before there was a generation")
         peer = _peer_of(raw)
         visit = _Visit(asyncio.get_running_loop().time(), serving.generation, peer, peer)
+        self._visits += 1
         try:
             return await self._serve(raw, visit)
         except ClientGoneError as gone:
             visit.failure = str(gone)
+            cast(GatewayProtocol, raw.protocol).abort()
             return Rendered(b"", keep_alive=False)
         except asyncio.CancelledError:
-            visit.failure = "the client left"
+            visit.failure = self._why_it_ended(visit)
             raise
         finally:
             self._record(visit)
+            self._visits -= 1
+            if self._draining and not self._visits:
+                self._all_told.set()
+
+    def _why_it_ended(self, visit: _Visit) -> str | None:
+        if self._cutting:
+            return "cut off at the end of the drain"
+        return None if visit.told == SWITCHING_PROTOCOLS else "the client left"  # so ends every tunnel
 
     async def _serve(self, raw: web.BaseRequest, visit: _Visit) -> web.StreamResponse:
         target = raw.raw_path.encode("utf-8", "surrogateescape")
-        visit.method, visit.path = raw.method, _printable(target.partition(b"?")[0])
-        version = (raw.version.major, raw.version.minor)
-        request = examine(raw.method.encode(), target, version, tuple(raw.raw_headers))
+        visit.method, visit.tls = raw.method, _tls_version(raw.transport)
+        if target.startswith(b"/"):  # another form may hold a password
+            visit.path = _printable(target.partition(b"?")[0])
+        version, fields = (raw.version.major, raw.version.minor), tuple(raw.raw_headers)
+        request = examine(raw.method.encode(), target, version, fields)
+        if _size(target, fields) > self._max_head:
+            request = Malformed(431, "The head is too large")
         if isinstance(request, Malformed):
             visit.reason = "malformed"
             return self._own_answer(visit, request, request.status, message=request.message)
@@ -154,10 +188,8 @@ class HttpGateway:
         given = request.request_id
         visit.request_id = given.decode() if given is not None else secrets.token_hex(16)
         service = visit.generation.settings.service
-        tls = raw.transport.get_extra_info("ssl_object") if raw.transport is not None else None
-        visit.tls = tls.version() if tls is not None else None
         origin = forwarding.origin_of(
-            request, visit.peer, tls=tls is not None, trusted=service.trusted_proxies
+            request, visit.peer, tls=visit.tls is not None, trusted=service.trusted_proxies
         )
         visit.client = origin.client
         if request.path == _OURS or request.path.startswith(_OURS + b"/"):
@@ -187,11 +219,11 @@ class HttpGateway:
             raw,
             max_body=settings.service.max_request_size_mb * _MEGABYTE,
             stall_timeout=settings.service.stall_timeout,
-            closes=self._draining or not request.persists,
+            closes=lambda: self._closes(request),
         )
         try:
             pool = await self._pools.pool_for(visit.generation)
-            relay = Relay(
+            relay = visit.relay = Relay(
                 client,
                 request,
                 pool,
@@ -252,9 +284,17 @@ class HttpGateway:
         else:
             method, minor = request.method, request.minor
             # A client that waits for 100 may send its body or not: only a new connection is clear again.
-            stays = not (close or request.expects_continue or self._draining) and request.persists
+            stays = not (close or request.expects_continue or self._closes(request))
         data = answers.answer(status, body, *fields, method=method, minor=minor, keep_alive=stays)
         return Rendered(data, keep_alive=stays)
+
+    def _closes(self, request: Request) -> bool:
+        """Whether this is the last request on its connection.
+
+        Also where another protocol than WebSocket was asked for: aiohttp drops what it read behind that.
+        """
+        upgrade = request.first(b"upgrade")
+        return self._draining or not request.persists or (upgrade or b"websocket").lower() != b"websocket"
 
     @staticmethod
     def _cors_fields(visit: _Visit) -> tuple[Field, ...]:
@@ -280,11 +320,15 @@ class HttpGateway:
         serving = self._current.serving
         if serving is None:
             return
-        name = protocol.peername
-        peer = str(name[0]) if isinstance(name, tuple) else "local"
+        peer = _address(protocol.peername)
         visit = _Visit(asyncio.get_running_loop().time(), serving.generation, peer, peer)
         visit.reason, visit.status = "malformed", status
+        visit.tls = _tls_version(protocol.transport)
         self._record(visit)
+
+    def _stall_timeout(self) -> float:
+        generation = self._current.generation
+        return generation.settings.service.stall_timeout if generation is not None else 0.0
 
     def _record(self, visit: _Visit) -> None:
         verdict = visit.verdict
@@ -297,7 +341,7 @@ class HttpGateway:
                 right_needed=verdict.needed if verdict is not None else None,
                 method=visit.method or None,
                 path=visit.path or None,
-                status=visit.status,
+                status=visit.told,
                 client=visit.client,
                 request_id=visit.request_id or None,
                 duration=self._age(visit),
@@ -353,14 +397,36 @@ def _identity(raw: web.BaseRequest, verdict: Allowed) -> list[Field]:
         fields += [(b"X-Rekeyd-Tls", tls.version().encode()), (b"X-Rekeyd-Cipher", tls.cipher()[0].encode())]
         certificate = tls.getpeercert()
         if certificate:
-            names = ",".join("=".join(pair) for rdn in certificate.get("subject", ()) for pair in rdn)
-            fields.append((b"X-Rekeyd-Client-Cert", names.encode("ascii", "backslashreplace")))
+            names = ",".join(
+                f"{name}={_escaped(value)}" for rdn in certificate.get("subject", ()) for name, value in rdn
+            )
+            fields.append((b"X-Rekeyd-Client-Cert", names.encode("ascii")))
     return fields
 
 
+def _escaped(value: str) -> str:
+    """A name's value as one line in which a comma is none of the separators (after RFC 4514, 2.4)."""
+    plain = value.encode("unicode_escape").decode("ascii")
+    return plain.replace(",", "\\,").replace("=", "\\=")
+
+
 def _peer_of(raw: web.BaseRequest) -> str:
-    name = raw.transport.get_extra_info("peername") if raw.transport is not None else None
-    return str(name[0]) if isinstance(name, tuple) else "local"
+    return _address(raw.transport.get_extra_info("peername") if raw.transport is not None else None)
+
+
+def _address(peername: object) -> str:
+    """A client's address; an IPv4 one as such, also where an IPv6 socket took it in (RFC 4291, 2.5.5.2)."""
+    return str(peername[0]).removeprefix("::ffff:") if isinstance(peername, tuple) else "local"
+
+
+def _tls_version(transport: asyncio.BaseTransport | None) -> str | None:
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    return tls.version() if tls is not None else None
+
+
+def _size(target: bytes, fields: tuple[Field, ...]) -> int:
+    """Bytes of a head, its method and line ends about."""
+    return len(target) + sum([len(name) + len(value) + 4 for name, value in fields])
 
 
 def _is_preflight(request: Request) -> bool:

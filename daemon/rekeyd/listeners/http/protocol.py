@@ -1,14 +1,18 @@
 """aiohttp's server protocol, with what a gateway on the open network needs beside it.
 
 The rules: a head must be complete within `header_timeout` of its first byte (or of the connection) and no
-longer than `max_header_size`; what is no HTTP gets one short answer that repeats nothing of it; at most
-`HIGH_WATER` bytes wait for a client that does not read; and nothing reaches the log as a traceback of
-aiohttp's.
+longer than `max_header_size`; what is no HTTP gets one short answer that repeats nothing of it; a body that
+is no HTTP fails whoever reads it, at once; about `HIGH_WATER` bytes wait for a client that does not read, for
+`stall_timeout` and no longer; a connection is closed when all that was written is on its way, since TLS would
+cut it off; and nothing reaches the log as a traceback of aiohttp's.
 
 Must not know: what a request means.
 """
 
 import asyncio
+import select
+import socket
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -16,14 +20,18 @@ from typing import Any, cast
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.web_protocol import RequestPayloadError
 
 from rekeyd.http1 import answers
 
 log = structlog.get_logger()
 
 HIGH_WATER = 64 * 1024
+_FLUSH_LOOKS = 0.05
 LINGER = 5.0
 """Seconds for which a refused body is read and thrown away: so the client sees the answer, not a reset."""
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,10 @@ class Timeouts:
     header: float
     idle: float
     max_header_size: int
+
+
+class StalledError(ConnectionError):
+    """The client took nothing for `stall_timeout`, and was cut off."""
 
 
 class Rendered(web.StreamResponse):
@@ -49,8 +61,12 @@ class Rendered(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> None:
         """Write the bytes as they are: aiohttp adds no Date, no Server, no Content-Type."""
+        protocol = cast(GatewayProtocol, request.protocol)
         if self._data:
             await request.writer.write(self._data)
+            await protocol.has_room()
+        if not self._stays:
+            await protocol.flush()
 
     async def write_eof(self, data: bytes = b"") -> None:
         """All is written."""
@@ -62,7 +78,7 @@ MalformedSeen = Callable[["GatewayProtocol", int], None]
 class GatewayProtocol(web.RequestHandler):
     """One client connection. Gives up on heads that are slow or too long; tells who left."""
 
-    __slots__ = ("_gateway", "_head_bytes", "_head_timer")
+    __slots__ = ("_gateway", "_head_bytes", "_head_timer", "_wire")
 
     def __init__(self, gateway: "GatewayServer", loop: asyncio.AbstractEventLoop) -> None:
         timeouts = gateway.timeouts
@@ -74,12 +90,73 @@ class GatewayProtocol(web.RequestHandler):
             max_line_size=timeouts.max_header_size,
             max_field_size=timeouts.max_header_size,
             lingering_time=LINGER,
+            read_bufsize=HIGH_WATER,
             auto_decompress=False,
             timeout_ceil_threshold=86400,  # aiohttp would round deadlines up to whole seconds
         )
         self._gateway = gateway
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._wire: asyncio.Transport | None = None
+
+    # What is written.
+
+    async def has_room(self) -> None:
+        """Wait while more than `HIGH_WATER` bytes wait for the client.
+
+        Raises:
+            StalledError: it has taken none for `stall_timeout`, and is cut off.
+            ConnectionError: it is gone.
+        """
+        if not self.writing_paused:
+            return
+        try:
+            async with asyncio.timeout(self._gateway.stall_timeout()):
+                await self._drain_helper()
+        except TimeoutError:
+            raise self._stalled() from None
+
+    async def flush(self) -> None:
+        """Wait until all that was written is in the kernel's hands; raises as `has_room`.
+
+        Closed before, a TLS connection would drop after `door.SHUTDOWN_TIMEOUT` what a slow client has yet to
+        take, and a plain one would wait for ever for a client that takes nothing.
+        """
+        wire = self._wire
+        if wire is None or wire.is_closing():
+            return
+        if wire.get_write_buffer_size():
+            wire.set_write_buffer_limits(high=1)
+            await self.has_room()
+        if wire.get_extra_info("ssl_object") is not None:
+            await self._flush_below_tls(wire)
+
+    async def _flush_below_tls(self, wire: asyncio.Transport) -> None:
+        """The transport under TLS has a buffer of its own, that nothing tells of: when it has emptied it into
+        the socket, the socket can take more."""
+        poll = select.poll()
+        poll.register(wire.get_extra_info("socket").fileno(), select.POLLOUT)
+        deadline = self._loop.time() + self._gateway.stall_timeout()
+        while not (wire.is_closing() or poll.poll(0)):
+            if self._loop.time() > deadline:
+                raise self._stalled()
+            await asyncio.sleep(_FLUSH_LOOKS)
+
+    def _stalled(self) -> StalledError:
+        self.abort()
+        return StalledError("the client stopped reading")
+
+    def abort(self) -> None:
+        """Break the connection so that the client can tell (RST, no close_notify)."""
+        wire = self._wire
+        if wire is None:
+            return
+        sock = wire.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        wire.abort()
+
+    # The connection.
 
     def finish(self, *, newcomers_too: bool) -> None:
         """For a drain: close now if nothing is asked or about to be. What is asked closes after its answer.
@@ -93,11 +170,13 @@ class GatewayProtocol(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._gateway.came(self)
-        cast(asyncio.Transport, transport).set_write_buffer_limits(high=HIGH_WATER)
+        self._wire = cast(asyncio.Transport, transport)
+        self._wire.set_write_buffer_limits(high=HIGH_WATER)
         self._expect_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._head_came()
+        self._wire = None
         super().connection_lost(exc)
         self._gateway.went(self)
 
@@ -106,6 +185,7 @@ class GatewayProtocol(web.RequestHandler):
         super().data_received(data)
         if self._request_count != requests:
             self._head_came()
+            self._fail_broken_body()
         elif self._waits_for_head():
             self._expect_head()
             self._head_bytes += len(data)
@@ -126,11 +206,33 @@ class GatewayProtocol(web.RequestHandler):
         else:
             self.log_exception("handler failed", exc_info=exc)
         if request.writer.output_size > 0:
+            self.abort()
             raise ConnectionResetError("an answer has begun: there can't be another in it")
         return Rendered(_refusal(status), keep_alive=False)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         log.error("http.failed", problem=str(args[0]) if args else "", exc_info=kw.get("exc_info"))
+
+    def _fail_broken_body(self) -> None:
+        """aiohttp queues what is no HTTP as a request of its own, and leaves the body it broke unfinished."""
+        if not self._messages or isinstance(self._messages[-1][0], RawRequestMessage):
+            return
+        before = self._messages[-2][1] if len(self._messages) > 1 else None
+        if before is None and self._current_request is not None:
+            before = self._current_request.content
+        if before is not None and not before.is_eof():
+            before.set_exception(RequestPayloadError("no HTTP"))
+            before.feed_eof()  # nothing more is to be read and thrown away
+
+    def _process_keepalive(self) -> None:
+        """aiohttp's clock for idle connections. A head that has begun has a clock of its own."""
+        if self._head_bytes:
+            self._keepalive_handle = None
+            return
+        super()._process_keepalive()
+        wire = self._wire
+        if self._force_close and wire is not None and wire.get_write_buffer_size():
+            self.abort()  # it has not even taken its last answer
 
     def _waits_for_head(self) -> bool:
         return self._waiter is not None and not self._waiter.done() and not self._messages
@@ -175,12 +277,15 @@ class GatewayServer(web.Server):
         handler: Callable[[web.BaseRequest], Any],
         *,
         timeouts: Timeouts,
+        stall_timeout: Callable[[], float],
         malformed: MalformedSeen,
         left: Callable[[], None],
     ) -> None:
         # handler_cancellation: a client that leaves cancels its request.
         super().__init__(handler, handler_cancellation=True)
         self.timeouts = timeouts
+        self.stall_timeout = stall_timeout
+        """Seconds, at this moment: it is reloadable."""
         self.malformed = malformed
         self.open: set[GatewayProtocol] = set()
         self.emptied = asyncio.Event()
