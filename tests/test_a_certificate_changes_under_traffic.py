@@ -1,4 +1,4 @@
-"""Issue 2: a certificate changes under live traffic, and nobody but those who look at it can tell."""
+"""A certificate changes under live traffic, and nobody but those who look at it can tell."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Issue 2: what a reload may change changes for the next request; what it may not is named and stays."""
+"""What a reload may change changes for the next request; what it may not is named and stays."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -145,3 +145,16 @@ async def test_the_last_key_can_not_be_taken_away_by_a_reload(served: Served) ->
     async with Connection.to(served.daemon, served.site.authority) as client:
         assert (await client.ask(key=None)).status == 401
         assert (await client.ask(key=API_KEY)).status == 200
+
+
+async def test_an_application_that_can_not_be_had_is_refused_and_the_old_upstream_stays(
+    served: Served,
+) -> None:
+    await served.reload()
+    refused = await served.reload(upstream={"http": "app:no_such_module:application"})
+    assert refused["outcome"] == "refused"
+    (finding,) = [f for f in refused["findings"] if f["severity"] == "refuse"]
+    assert (finding["part"], finding["rule"]) == ("settings", "context")
+    assert "no_such_module" in finding["message"]
+    async with Connection.to(served.daemon, served.site.authority) as client:
+        assert "who" in (await client.ask()).json()

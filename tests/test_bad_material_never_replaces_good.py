@@ -1,4 +1,4 @@
-"""Issue 2: whatever lies on the disk, the last good certificate is served, and the log says what and why."""
+"""Whatever lies on the disk, the last good certificate is served, and the log says what and why."""
 
 import asyncio
 import contextlib

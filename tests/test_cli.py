@@ -1,4 +1,4 @@
-"""The commands: what they print and their exit statuses (CONTRACT, "Commands")."""
+"""The commands: what they print and their exit statuses (README, "Commands")."""
 
 import asyncio
 import json

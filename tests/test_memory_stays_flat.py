@@ -1,4 +1,4 @@
-"""Issue 2: what rekeyd holds does not grow, neither with rotations nor with the size of what passes through.
+"""What rekeyd holds does not grow, neither with rotations nor with the size of what passes through.
 
 The short forms look at descriptors and threads, and at the peak of memory while bodies pass; the long ones
 (`make soak`) at memory after a thousand rotations, and at bodies of a GiB.

@@ -1,4 +1,4 @@
-"""Issue 2: curl, openssl and qdrant-client get in, over TLS, as far as their key goes and no further."""
+"""Curl, openssl and qdrant-client get in, over TLS, as far as their key goes and no further."""
 
 import asyncio
 import json

@@ -18,7 +18,7 @@ from rekeyd.settings import (
 )
 from rekeyd.settings.schema import sections
 
-# CONTRACT.md, "Settings": the keys without an R. The rest there, and these of ours, are taken up by a reload.
+# Promised to users: the keys without an R. The rest there, and these of ours, are taken up by a reload.
 NEED_A_RESTART = {
     "service.host",
     "service.http_port",

@@ -1,4 +1,4 @@
-"""Issue 2: SIGHUP reloads, SIGTERM lets what runs finish, and no number of either does harm."""
+"""SIGHUP reloads, SIGTERM lets what runs finish, and no number of either does harm."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Issue 2: a closed pipe, a pipe that nobody reads and a full disk cost log lines, and nothing else."""
+"""A closed pipe, a pipe that nobody reads and a full disk cost log lines, and nothing else."""
 
 import asyncio
 import contextlib

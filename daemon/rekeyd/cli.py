@@ -1,4 +1,4 @@
-"""The command line: commands, what they print, and exit statuses (CONTRACT, "Commands").
+"""The command line: commands, what they print, and exit statuses (README, "Commands").
 
 The only module that ends the process. Must not know: how anything is done.
 """

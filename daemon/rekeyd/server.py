@@ -19,8 +19,8 @@ from rekeyd.errors import RekeydError
 from rekeyd.listeners.admin import AdminListener, can_be_made
 from rekeyd.listeners.door import Door, Limits, bind
 from rekeyd.listeners.http.gateway import HttpGateway
-from rekeyd.reload.contexts import serving_of
-from rekeyd.reload.current import Current
+from rekeyd.reload.contexts import ContextError, serving_of
+from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.outcome import Outcome, Result
 from rekeyd.reload.reloader import START, Reloader
@@ -29,14 +29,15 @@ from rekeyd.settings import Settings
 from rekeyd.system import systemd
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.logs import Logs
-from rekeyd.trust.generation import Generation, described
+from rekeyd.trust.generation import Generation, Part, described
 from rekeyd.upstream.connection import UpstreamError
+from rekeyd.upstream.connectors import ApplicationError, find_factory
 from rekeyd.upstream.pools import Pools
 
 log = structlog.get_logger()
 
 SERVED, NOT_SERVED, SETTINGS_WRONG = 0, 1, 2
-"""Exit statuses (CONTRACT, "Commands")."""
+"""Exit statuses (README, "Commands")."""
 
 
 class Server:
@@ -49,7 +50,7 @@ class Server:
         self._current = current
         self._logs = logs
         self._decisions = DecisionLog(logs.emit, decisions=settings.logging.decisions)
-        self._reloader = Reloader(current, disk.load, serving_of, on_outcome=[self._follow])
+        self._reloader = Reloader(current, disk.load, _build, on_outcome=[self._follow])
         self._triggers: list[asyncio.Task[None]] = []
         self._pools = Pools()
         self._gateway = HttpGateway(
@@ -265,3 +266,15 @@ class Server:
         await self._pools.close()
         self._decisions.close()
         log.info("daemon.stopped")
+
+
+def _build(generation: Generation) -> Serving:
+    """What is served of a generation. Runs in a thread. Raises ContextError where it can't be."""
+    upstream = generation.settings.upstream.http
+    if upstream is not None and upstream.scheme == "app":
+        try:
+            find_factory(upstream.path)
+        except ApplicationError as error:
+            fix = "Correct upstream.http, or install what it names"
+            raise ContextError(str(error), fix, Part.SETTINGS) from error
+    return serving_of(generation)

@@ -17,7 +17,7 @@ from contextlib import closing
 from rekeyd.errors import RekeydError
 from rekeyd.reload.current import Serving
 from rekeyd.trust.certificates import Anchors, Material
-from rekeyd.trust.generation import Generation
+from rekeyd.trust.generation import Generation, Part
 
 CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
@@ -34,11 +34,12 @@ _ROUNDS = 10  # a handshake takes three at most
 
 
 class ContextError(RekeydError):
-    """OpenSSL won't have the material; `fix` says what to do."""
+    """What was judged can't be served; `fix` says what to do, `part` what of it is at fault."""
 
-    def __init__(self, message: str, fix: str) -> None:
+    def __init__(self, message: str, fix: str, part: Part = Part.SERVER_CERTIFICATE) -> None:
         self.message = message
         self.fix = fix
+        self.part = part
         super().__init__(f"{message}. {fix}.")
 
 

@@ -235,7 +235,7 @@ def _write(outcome: Outcome, *, repeated: bool, news: bool) -> None:
 
 def _unservable(error: ContextError) -> Finding:
     rule = "probe" if isinstance(error, ProbeError) else "context"
-    return Finding(rule, Severity.REFUSE, Part.SERVER_CERTIFICATE, error.message, error.fix)
+    return Finding(rule, Severity.REFUSE, error.part, error.message, error.fix)
 
 
 def _internal_error(error: BaseException) -> Finding:

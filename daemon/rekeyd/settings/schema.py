@@ -1,7 +1,7 @@
 """Every setting: its name, type, default, meaning, and whether a reload can change it.
 
 Owns: the one place where a key is declared. Must not know: where values come from (YAML, environment), or
-how keys bear on one another (`rules`). CONTRACT: these names, defaults and meanings are promised to users.
+how keys bear on one another (`rules`). These names, defaults and meanings are promised to users.
 
 A key is declared once, with `setting(default, meaning, …)`; unknown keys, the environment's names, the
 reference in `etc/rekeyd.yaml` and what a reload may change all follow from the declaration.

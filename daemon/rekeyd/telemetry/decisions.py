@@ -1,6 +1,6 @@
 """One line for each access decision, and in a flood of denials one line for several.
 
-The rule (CONTRACT "Log lines"): each request has exactly one `auth.*` line. Where more than `FLOOD` denials
+The rule (README, "Logs"): each request has exactly one `auth.*` line. Where more than `FLOOD` denials
 come from one network within a second, one line stands for those that differ neither in reason nor in status,
 and says how many in `count`; it carries the fields on which all of them agree. None is dropped: the counts
 add up. A flood lasts until a second brings no more than `FLOOD`.

@@ -1,6 +1,6 @@
 """Who gets in: the one decision that every listener asks for.
 
-The rule, in this order (CONTRACT "Who gets in"):
+The rule, in this order (README, "Who gets in"):
 
 1. An open path is open, whatever credential comes along.
 2. The same credential header twice is a bad request: two servers could read two different keys.

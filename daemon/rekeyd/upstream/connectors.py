@@ -88,6 +88,20 @@ class InProcess:
         return connection
 
 
+def find_factory(path: str) -> object:
+    """What `module:factory` names. Importing a module runs it: call this where it may take its time.
+
+    Raises:
+        ApplicationError: the module or the name isn't there, or importing failed.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found: object = getattr(importlib.import_module(module), name)
+    except Exception as error:
+        raise ApplicationError(f"app:{path} can't be loaded: {_told(error)}") from error
+    return found
+
+
 async def load_application(path: str) -> web.Application:
     """The application that `module:factory` makes; the factory may be a coroutine function, or the
     application itself.
@@ -95,9 +109,8 @@ async def load_application(path: str) -> web.Application:
     Raises:
         ApplicationError: the module, the name or the application isn't there, or making it failed.
     """
-    module, _, name = path.partition(":")
+    made = find_factory(path)
     try:
-        made = getattr(importlib.import_module(module), name)
         if callable(made) and not isinstance(made, web.Application):
             made = made()
             if isinstance(made, Awaitable):

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import cast
 
 import orjson
@@ -20,12 +19,12 @@ from aiohttp import web
 
 from rekeyd.http1 import answers, forwarding
 from rekeyd.http1.request import Field, Malformed, Request, examine
-from rekeyd.http1.response import SWITCHING_PROTOCOLS
 from rekeyd.listeners.http.client import AiohttpClient
 from rekeyd.listeners.http.protocol import GatewayProtocol, GatewayServer, Rendered, Timeouts
+from rekeyd.listeners.http.visit import Visit, printable
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import Settings
-from rekeyd.telemetry.decisions import Decision, DecisionLog
+from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.trust.access import Allowed, Denied, Presented, decide
 from rekeyd.trust.generation import Generation
 from rekeyd.upstream.connection import UpstreamError, UpstreamTimeoutError
@@ -38,36 +37,11 @@ Health = Callable[[], Awaitable[dict[str, bool]]]
 """Answers for readiness: each check by name, and whether it holds."""
 
 _OURS = b"/.rekeyd"
-_OPEN_TO_ALL = frozenset({"health", "preflight"})
 _MEGABYTE = 1024 * 1024
 _LINES_GRACE = 1.0
 """Seconds for which the end of a drain waits for the lines of the requests that it cut off."""
 _NEWCOMER_GRACE = 1.0
 """Seconds for which a drain waits for the first request of a connection that was just accepted."""
-
-
-@dataclass(slots=True)
-class _Visit:
-    """What is known of one request so far; read once, when its line is written."""
-
-    started: float
-    generation: Generation
-    peer: str
-    client: str
-    tls: str | None = None
-    request_id: str = ""
-    method: str = ""
-    path: str = ""
-    verdict: Allowed | Denied | None = None
-    reason: str = ""
-    status: int | None = None
-    failure: str | None = None
-    relay: Relay | None = None
-
-    @property
-    def told(self) -> int | None:
-        """The status that the client got to see."""
-        return self.status if self.status is not None or self.relay is None else self.relay.status
 
 
 class HttpGateway:
@@ -149,8 +123,7 @@ class HttpGateway:
         serving = self._current.serving
         if serving is None:
             raise RuntimeError("a connection came before there was a generation")
-        peer = _peer_of(raw)
-        visit = _Visit(asyncio.get_running_loop().time(), serving.generation, peer, peer)
+        visit = Visit.begin(raw.transport, serving.generation, asyncio.get_running_loop().time())
         self._visits += 1
         try:
             return await self._serve(raw, visit)
@@ -167,16 +140,13 @@ class HttpGateway:
             if self._draining and not self._visits:
                 self._all_told.set()
 
-    def _why_it_ended(self, visit: _Visit) -> str | None:
+    def _why_it_ended(self, visit: Visit) -> str | None:
         if self._cutting:
             return "cut off at the end of the drain"
-        return None if visit.told == SWITCHING_PROTOCOLS else "the client left"  # so ends every tunnel
+        return None if visit.is_tunnel else "the client left"  # so ends every tunnel
 
-    async def _serve(self, raw: web.BaseRequest, visit: _Visit) -> web.StreamResponse:
-        target = raw.raw_path.encode("utf-8", "surrogateescape")
-        visit.method, visit.tls = raw.method, _tls_version(raw.transport)
-        if target.startswith(b"/"):  # another form may hold a password
-            visit.path = _printable(target.partition(b"?")[0])
+    async def _serve(self, raw: web.BaseRequest, visit: Visit) -> web.StreamResponse:
+        target = visit.asks_for(raw)
         version, fields = (raw.version.major, raw.version.minor), tuple(raw.raw_headers)
         request = examine(raw.method.encode(), target, version, fields)
         if _size(target, fields) > self._max_head:
@@ -184,7 +154,7 @@ class HttpGateway:
         if isinstance(request, Malformed):
             visit.reason = "malformed"
             return self._own_answer(visit, request, request.status, message=request.message)
-        visit.path = _printable(request.path)
+        visit.path = printable(request.target)
         given = request.request_id
         visit.request_id = given.decode() if given is not None else secrets.token_hex(16)
         service = visit.generation.settings.service
@@ -211,7 +181,7 @@ class HttpGateway:
         raw: web.BaseRequest,
         request: Request,
         origin: forwarding.Origin,
-        visit: _Visit,
+        visit: Visit,
         verdict: Allowed,
     ) -> web.StreamResponse:
         settings = visit.generation.settings
@@ -230,7 +200,7 @@ class HttpGateway:
                 read_timeout=settings.upstream.read_timeout,
                 cors=settings.service.enable_cors,
             )
-            done = await relay.run(_head(raw, request, origin, visit, verdict))
+            done = await relay.run(visit.onward(request, origin, verdict))
         except BodyTooLargeError:
             return self._own_answer(
                 visit, request, 413, message=_too_large(settings.service.max_request_size_mb), close=True
@@ -249,7 +219,7 @@ class HttpGateway:
 
     # Answers of our own.
 
-    async def _local(self, request: Request, visit: _Visit) -> web.StreamResponse:
+    async def _local(self, request: Request, visit: Visit) -> web.StreamResponse:
         """`/.rekeyd/livez` and `/.rekeyd/readyz`: open, and saying no more than which check fails."""
         visit.reason = "health"
         if request.path not in {_OURS + b"/livez", _OURS + b"/readyz"}:
@@ -264,13 +234,13 @@ class HttpGateway:
         body = orjson.dumps({"status": "ok" if good else "unavailable", "checks": checks})
         return self._render(request, visit.status, body, answers.JSON, (b"Cache-Control", b"no-store"))
 
-    def _denial(self, visit: _Visit, request: Request, denied: Denied) -> web.StreamResponse:
+    def _denial(self, visit: Visit, request: Request, denied: Denied) -> web.StreamResponse:
         visit.status = answers.status_of(denied)
         body, fields = answers.body_of(denied, self._age(visit))
         return self._render(request, visit.status, body, *fields, *self._cors_fields(visit))
 
     def _own_answer(
-        self, visit: _Visit, request: Request | Malformed, status: int, *, message: str, close: bool = False
+        self, visit: Visit, request: Request | Malformed, status: int, *, message: str, close: bool = False
     ) -> web.StreamResponse:
         visit.status = status
         body = answers.error_body(message, self._age(visit))
@@ -297,15 +267,15 @@ class HttpGateway:
         return self._draining or not request.persists or (upgrade or b"websocket").lower() != b"websocket"
 
     @staticmethod
-    def _cors_fields(visit: _Visit) -> tuple[Field, ...]:
+    def _cors_fields(visit: Visit) -> tuple[Field, ...]:
         return (answers.ANY_ORIGIN,) if visit.generation.settings.service.enable_cors else ()
 
     # The record.
 
-    def _age(self, visit: _Visit) -> float:
+    def _age(self, visit: Visit) -> float:
         return asyncio.get_running_loop().time() - visit.started
 
-    def _upstream_failed(self, visit: _Visit, error: UpstreamError) -> None:
+    def _upstream_failed(self, visit: Visit, error: UpstreamError) -> None:
         visit.failure = str(error)
         log.error(
             "upstream.failed",
@@ -320,36 +290,17 @@ class HttpGateway:
         serving = self._current.serving
         if serving is None:
             return
-        peer = _address(protocol.peername)
-        visit = _Visit(asyncio.get_running_loop().time(), serving.generation, peer, peer)
+        now = asyncio.get_running_loop().time()
+        visit = Visit.begin(protocol.transport, serving.generation, now)
         visit.reason, visit.status = "malformed", status
-        visit.tls = _tls_version(protocol.transport)
         self._record(visit)
 
     def _stall_timeout(self) -> float:
         generation = self._current.generation
         return generation.settings.service.stall_timeout if generation is not None else 0.0
 
-    def _record(self, visit: _Visit) -> None:
-        verdict = visit.verdict
-        allowed = isinstance(verdict, Allowed) or visit.reason in _OPEN_TO_ALL
-        self._decisions.record(
-            Decision(
-                decision="allowed" if allowed else "denied",
-                reason=verdict.reason if verdict is not None else visit.reason,
-                key_id=verdict.key_id if verdict is not None else None,
-                right_needed=verdict.needed if verdict is not None else None,
-                method=visit.method or None,
-                path=visit.path or None,
-                status=visit.told,
-                client=visit.client,
-                request_id=visit.request_id or None,
-                duration=self._age(visit),
-                tls=visit.tls,
-                generation=visit.generation.number,
-                failure=visit.failure,
-            )
-        )
+    def _record(self, visit: Visit) -> None:
+        self._decisions.record(visit.decision(asyncio.get_running_loop().time()))
 
 
 def _judge(request: Request, generation: Generation) -> Allowed | Denied:
@@ -361,67 +312,6 @@ def _judge(request: Request, generation: Generation) -> Allowed | Denied:
         policy=generation.policy,
         insecure=generation.settings.service.insecure,
     )
-
-
-def _head(
-    raw: web.BaseRequest, request: Request, origin: forwarding.Origin, visit: _Visit, verdict: Allowed
-) -> bytes:
-    upstream = visit.generation.settings.upstream
-    added: list[Field] = []
-    if upstream.api_key is not None:
-        added.append((b"api-key", upstream.api_key.get_secret_value().encode()))
-    address = upstream.http
-    if upstream.identity_headers or (address is not None and address.scheme == "demo"):
-        added += _identity(raw, verdict)
-    return forwarding.onward(
-        request,
-        origin,
-        request_id=visit.request_id.encode(),
-        default_authority=address.authority.encode() if address is not None else b"",
-        added=added,
-        # Where rekeyd judges no keys they may be the upstream's own.
-        keep_credentials=not visit.generation.ring and upstream.api_key is None,
-    )
-
-
-def _identity(raw: web.BaseRequest, verdict: Allowed) -> list[Field]:
-    """Who was let in and how they came; clients can't forge these fields (`forwarding.OURS` is dropped)."""
-    fields = []
-    if verdict.key_id is not None:
-        fields += [
-            (b"X-Rekeyd-Key-Id", verdict.key_id.encode()),
-            (b"X-Rekeyd-Right", str(verdict.right).encode()),
-        ]
-    tls = raw.transport.get_extra_info("ssl_object") if raw.transport is not None else None
-    if tls is not None:
-        fields += [(b"X-Rekeyd-Tls", tls.version().encode()), (b"X-Rekeyd-Cipher", tls.cipher()[0].encode())]
-        certificate = tls.getpeercert()
-        if certificate:
-            names = ",".join(
-                f"{name}={_escaped(value)}" for rdn in certificate.get("subject", ()) for name, value in rdn
-            )
-            fields.append((b"X-Rekeyd-Client-Cert", names.encode("ascii")))
-    return fields
-
-
-def _escaped(value: str) -> str:
-    """A name's value as one line in which a comma is none of the separators (after RFC 4514, 2.4)."""
-    plain = value.encode("unicode_escape").decode("ascii")
-    return plain.replace(",", "\\,").replace("=", "\\=")
-
-
-def _peer_of(raw: web.BaseRequest) -> str:
-    return _address(raw.transport.get_extra_info("peername") if raw.transport is not None else None)
-
-
-def _address(peername: object) -> str:
-    """A client's address; an IPv4 one as such, also where an IPv6 socket took it in (RFC 4291, 2.5.5.2)."""
-    return str(peername[0]).removeprefix("::ffff:") if isinstance(peername, tuple) else "local"
-
-
-def _tls_version(transport: asyncio.BaseTransport | None) -> str | None:
-    tls = transport.get_extra_info("ssl_object") if transport is not None else None
-    return tls.version() if tls is not None else None
 
 
 def _size(target: bytes, fields: tuple[Field, ...]) -> int:
@@ -436,10 +326,6 @@ def _is_preflight(request: Request) -> bool:
         and request.first(b"origin") is not None
         and request.first(b"access-control-request-method") is not None
     )
-
-
-def _printable(path: bytes) -> str:
-    return path.decode("ascii", "backslashreplace")
 
 
 def _too_large(megabytes: int) -> str:

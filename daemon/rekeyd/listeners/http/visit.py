@@ -1,0 +1,139 @@
+"""What is known of one request while it is served, and what is told of it in the end.
+
+The rule: a visit is filled in as its request comes along, and read once, when its line is written. It holds
+no secret: a path is told without its query and fragment, in which people put keys.
+
+Must not know: how a request is served.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from rekeyd.http1 import forwarding
+from rekeyd.http1.request import Field, Request
+from rekeyd.http1.response import SWITCHING_PROTOCOLS
+from rekeyd.telemetry.decisions import Decision
+from rekeyd.trust.access import Allowed, Denied
+from rekeyd.trust.generation import Generation
+from rekeyd.upstream.relay import Relay
+
+_OPEN_TO_ALL = frozenset({"health", "preflight"})
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request. `started` is in monotonic seconds; `reason` says why where there is no verdict."""
+
+    started: float
+    generation: Generation
+    transport: asyncio.BaseTransport | None
+    peer: str
+    client: str
+    tls: str | None
+    request_id: str = ""
+    method: str = ""
+    path: str = ""
+    verdict: Allowed | Denied | None = None
+    reason: str = ""
+    status: int | None = None
+    failure: str | None = None
+    relay: Relay | None = None
+
+    @classmethod
+    def begin(cls, transport: asyncio.BaseTransport | None, generation: Generation, now: float) -> "Visit":
+        peer = _address(transport.get_extra_info("peername") if transport is not None else None)
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        return cls(now, generation, transport, peer, peer, tls.version() if tls is not None else None)
+
+    @property
+    def told(self) -> int | None:
+        """The status that the client got to see."""
+        return self.status if self.status is not None or self.relay is None else self.relay.status
+
+    @property
+    def is_tunnel(self) -> bool:
+        return self.told == SWITCHING_PROTOCOLS
+
+    def asks_for(self, raw: web.BaseRequest) -> bytes:
+        """Note what was asked; the target, as it came."""
+        target = raw.raw_path.encode("utf-8", "surrogateescape")
+        self.method = raw.method
+        if target.startswith(b"/"):  # another form may hold a password
+            self.path = printable(target)
+        return target
+
+    def decision(self, now: float) -> Decision:
+        """The line that is written of it."""
+        verdict = self.verdict
+        allowed = isinstance(verdict, Allowed) or self.reason in _OPEN_TO_ALL
+        return Decision(
+            decision="allowed" if allowed else "denied",
+            reason=verdict.reason if verdict is not None else self.reason,
+            key_id=verdict.key_id if verdict is not None else None,
+            right_needed=verdict.needed if verdict is not None else None,
+            method=self.method or None,
+            path=self.path or None,
+            status=self.told,
+            client=self.client,
+            request_id=self.request_id or None,
+            duration=now - self.started,
+            tls=self.tls,
+            generation=self.generation.number,
+            failure=self.failure,
+        )
+
+    def onward(self, request: Request, origin: forwarding.Origin, verdict: Allowed) -> bytes:
+        """The head that goes to the upstream."""
+        upstream = self.generation.settings.upstream
+        added: list[Field] = []
+        if upstream.api_key is not None:
+            added.append((b"api-key", upstream.api_key.get_secret_value().encode()))
+        address = upstream.http
+        if upstream.identity_headers or (address is not None and address.scheme == "demo"):
+            added += _identity(self.transport, verdict)
+        return forwarding.onward(
+            request,
+            origin,
+            request_id=self.request_id.encode(),
+            default_authority=address.authority.encode() if address is not None else b"",
+            added=added,
+            # Where rekeyd judges no keys they may be the upstream's own.
+            keep_credentials=not self.generation.ring and upstream.api_key is None,
+        )
+
+
+def printable(target: bytes) -> str:
+    """A target as the log may have it."""
+    path = target.partition(b"?")[0].partition(b"#")[0]
+    return path.decode("ascii", "backslashreplace")
+
+
+def _identity(transport: asyncio.BaseTransport | None, verdict: Allowed) -> list[Field]:
+    """Who was let in and how they came; clients can't forge these fields (`forwarding.OURS` is dropped)."""
+    fields = []
+    if verdict.key_id is not None:
+        fields += [
+            (b"X-Rekeyd-Key-Id", verdict.key_id.encode()),
+            (b"X-Rekeyd-Right", str(verdict.right).encode()),
+        ]
+    tls = transport.get_extra_info("ssl_object") if transport is not None else None
+    if tls is not None:
+        fields += [(b"X-Rekeyd-Tls", tls.version().encode()), (b"X-Rekeyd-Cipher", tls.cipher()[0].encode())]
+        subject = (tls.getpeercert() or {}).get("subject", ())
+        names = ",".join(f"{name}={_escaped(value)}" for rdn in subject for name, value in rdn)
+        if names:
+            fields.append((b"X-Rekeyd-Client-Cert", names.encode("ascii")))
+    return fields
+
+
+def _escaped(value: str) -> str:
+    """A name's value as one line in which a comma is none of the separators (after RFC 4514, 2.4)."""
+    plain = value.encode("unicode_escape").decode("ascii")
+    return plain.replace(",", "\\,").replace("=", "\\=")
+
+
+def _address(peername: object) -> str:
+    """A client's address; an IPv4 one as such, also where an IPv6 socket took it in (RFC 4291, 2.5.5.2)."""
+    return str(peername[0]).removeprefix("::ffff:") if isinstance(peername, tuple) else "local"

@@ -1,0 +1,59 @@
+"""What a visit tells; the rest of it is seen over real sockets in `test_http_gateway`."""
+
+from pathlib import Path
+
+import pytest
+
+from rekeyd.listeners.http.visit import Visit, printable
+from rekeyd.trust.access import Allowed, Denied, Reason
+from rekeyd.trust.keys import Right
+from support.generations import Site
+
+
+@pytest.fixture
+def visit(tmp_path: Path) -> Visit:
+    site = Site(tmp_path)
+    return Visit.begin(None, site.disk.load().generation(7), 100.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (b"/collections?api-key=s3cret", "/collections"),
+        (b"/collections#s3cret", "/collections"),
+        (b"/collections#s3cret?s3cret", "/collections"),
+        (b"/caf\xc3\xa9", "/caf\\xc3\\xa9"),
+    ],
+)
+def test_a_path_is_told_without_what_people_put_keys_in(target: bytes, told: str) -> None:
+    assert printable(target) == told
+
+
+def test_a_visit_without_a_transport_is_local_and_in_the_clear(visit: Visit) -> None:
+    assert (visit.peer, visit.client, visit.tls) == ("local", "local", None)
+
+
+def test_an_allowed_visit_tells_who_and_how_long(visit: Visit) -> None:
+    visit.verdict = Allowed(Reason.KEY, "api_key", Right.MANAGE, Right.READ)
+    visit.status = 200
+    told = visit.decision(100.25)
+    assert (told.decision, told.reason, told.key_id, told.right_needed) == (
+        "allowed",
+        "key",
+        "api_key",
+        Right.READ,
+    )
+    assert (told.status, told.duration, told.generation) == (200, 0.25, 7)
+
+
+def test_a_denied_visit_tells_why(visit: Visit) -> None:
+    visit.verdict = Denied(Reason.UNKNOWN_KEY, "Invalid API key or JWT")
+    told = visit.decision(100.0)
+    assert (told.decision, told.reason, told.key_id) == ("denied", "unknown_key", None)
+
+
+def test_what_never_became_a_request_is_denied_and_our_own_paths_are_open(visit: Visit) -> None:
+    visit.reason = "malformed"
+    assert visit.decision(100.0).decision == "denied"
+    visit.reason = "health"
+    assert visit.decision(100.0).decision == "allowed"
