@@ -1,8 +1,8 @@
 """The settings: YAML and environment in, one frozen value out, with every problem told at once.
 
-Owns: the names, types, defaults and meanings that are promised to users (`schema`), how they are read (`sources`,
-`yaml_source`) and how they bear on one another (`rules`). Must not know: the rest of the house, the disk (no
-file is opened here), or how problems are printed.
+Owns: the names, types, defaults and meanings that are promised to users (`schema`), how they are read
+(`sources`, `yaml_source`) and how they bear on one another (`rules`). Must not know: the rest of the house,
+the disk (no file is opened here), or how problems are printed.
 """
 
 from rekeyd.settings.kinds import Kind, UnusableError
