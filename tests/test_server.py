@@ -168,19 +168,19 @@ async def test_a_port_that_is_taken_is_named_and_the_status_is_1(ledger: Ledger,
 
 
 @pytest.mark.parametrize(
-    ("sections", "words"),
+    ("sections", "event", "words"),
     [
-        ({"upstream": {"http": "app:no_such_module:application"}}, "no_such_module"),
-        ({"admin": {"socket": "rekeyd.yaml"}}, "something that is not a socket is there"),
+        ({"upstream": {"http": "app:no_such_module:application"}}, "reload.refused", "no_such_module"),
+        ({"admin": {"socket": "rekeyd.yaml"}}, "daemon.failed", "something that is not a socket is there"),
     ],
 )
 async def test_what_can_not_be_had_at_start_is_told_and_the_status_is_1(
-    ledger: Ledger, tmp_path: Path, sections: dict[str, Any], words: str
+    ledger: Ledger, tmp_path: Path, sections: dict[str, Any], event: str, words: str
 ) -> None:
     status, daemon = await failed_start(ledger, live_site(tmp_path, **sections).file)
     assert status == 1
-    (failed,) = daemon.told("daemon.failed")
-    assert words in failed["problem"]
+    (failed,) = daemon.told(event)
+    assert words in str(failed)
     assert daemon.stderr == ""
 
 
