@@ -1,5 +1,6 @@
 """Each kind of upstream, through the whole gateway."""
 
+import gc
 import json
 import socket
 import ssl
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rekeyd.upstream.connection import UpstreamConnection
 from rekeyd.upstream.connectors import ApplicationError, InProcess, load_application
 from support.gateway import API_KEY, stage
 from support.pki import Authority, Leaf
@@ -192,6 +194,19 @@ async def test_a_request_for_an_application_that_can_not_be_had_is_502(
         assert (await scene.ask(request(key=API_KEY))).status == 502
         assert (await scene.record())["status"] == 502
         assert scene.events("upstream.failed")[0]["cause"] == "application"
+
+
+async def test_a_connection_to_an_application_that_fails_leaves_no_socket(module: str) -> None:
+    application = InProcess(await load_application(f"{module}:plain"))
+    await application.start()
+
+    def fail() -> UpstreamConnection:
+        raise RuntimeError("no memory")
+
+    with pytest.raises(RuntimeError):
+        await application.connect(fail)
+    await application.stop()
+    gc.collect()  # a socket that is left open warns, and a warning fails the test
 
 
 async def test_an_application_that_has_stopped_takes_no_connections(module: str) -> None:

@@ -152,6 +152,7 @@ async def test_no_request_fails_while_generations_are_swapped(tmp_path: Path) ->
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(300)
 async def test_no_request_fails_while_a_thousand_generations_are_swapped(tmp_path: Path) -> None:
     came, answered = await swapped(tmp_path, 1000)
     assert came > 200
@@ -247,7 +248,8 @@ async def test_a_handshake_that_takes_too_long_is_ended(tmp_path: Path, said: by
 async def test_silent_handshakes_do_not_keep_others_out(tmp_path: Path) -> None:
     async with stage(tmp_path, answering(ok()), tls=True) as scene:
         silent = [await raw(scene) for _ in range(400)]
-        assert (await scene.ask(request(key=API_KEY))).status == 200
+        async with asyncio.timeout(3):
+            assert (await scene.ask(request(key=API_KEY))).status == 200
         for link in silent:
             link.abort()
         await scene.record()

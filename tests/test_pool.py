@@ -22,9 +22,11 @@ async def pooled(answer: bytes = b"") -> AsyncIterator[tuple[Pool, Upstream]]:
     upstream = Upstream(answering(answer or ok()))
     await upstream.start()
     pool = Pool(connectors.tcp(parse_upstream(upstream.address), None), connect_timeout=1)
-    yield pool, upstream
-    pool.close(abort=True)
-    await upstream.stop()
+    try:
+        yield pool, upstream
+    finally:
+        pool.close(abort=True)
+        await upstream.stop()
 
 
 async def exchange(connection: UpstreamConnection) -> None:
@@ -161,7 +163,7 @@ async def test_a_queue_that_is_full_is_a_timeout() -> None:
 async def test_an_upstream_that_closes_an_idle_connection_is_connected_to_anew() -> None:
     async with pooled() as (pool, upstream):
         pool.release_unused(await pool.acquire())
-        upstream.links[0].socket.shutdown(socket.SHUT_WR)
+        upstream.links[0].end_now()
         connection = await pool.acquire()
         await exchange(connection)
         assert END_OF_HEAD in upstream.links[1].received

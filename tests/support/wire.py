@@ -4,6 +4,7 @@ Nothing here knows HTTP beyond what a test must tell apart: where a head ends, a
 """
 
 import asyncio
+import os
 import socket
 import ssl
 import struct
@@ -171,6 +172,11 @@ class Link(asyncio.Protocol):
         """Send, and wait until the transport has room again."""
         self.transport.write(data)
         await self._writable.wait()
+
+    def end_now(self) -> None:
+        """FIN at this very moment, where `half_close` waits for the loop."""
+        with socket.socket(fileno=os.dup(self.socket.fileno())) as sock:
+            sock.shutdown(socket.SHUT_WR)
 
     def half_close(self) -> None:
         self.transport.write_eof()

@@ -173,6 +173,8 @@ class GatewayProtocol(web.RequestHandler):
         self._wire = cast(asyncio.Transport, transport)
         self._wire.set_write_buffer_limits(high=HIGH_WATER)
         self._expect_head()
+        if self._task_handler is not None:
+            self._task_handler.add_done_callback(self._serving_ended)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._head_came()
@@ -212,6 +214,13 @@ class GatewayProtocol(web.RequestHandler):
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         log.error("http.failed", problem=str(args[0]) if args else "", exc_info=kw.get("exc_info"))
+
+    def _serving_ended(self, task: asyncio.Task[None]) -> None:
+        """aiohttp serves a connection in one task. Where that fails (it can't make a request of `CONNECT`
+        without a target), nobody would ever close the connection."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("http.failed", problem=f"a head that nothing can be made of: {type(error).__name__}")
+            self._refuse(400)
 
     def _fail_broken_body(self) -> None:
         """aiohttp queues what is no HTTP as a request of its own, and leaves the body it broke unfinished."""
