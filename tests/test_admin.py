@@ -1,10 +1,9 @@
 import asyncio
-import os
+import json
 import socket
-import stat
-import subprocess
-import sys
+import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ import pytest
 from aiohttp import ClientSession, UnixConnector
 
 from rekeyd.errors import SettingsError
-from rekeyd.listeners.admin import AdminListener, NoDaemon, ask, can_be_made
+from rekeyd.listeners.admin import AdminListener, NoDaemon, ask
+from rekeyd.telemetry.hub import MISSED, SUBSCRIBERS, Hub
+from support.waiting import eventually
 
 
 class Outcome:
@@ -39,8 +40,19 @@ async def status() -> dict[str, Any]:
     return {"generation": 3}
 
 
-def listener(path: Path) -> AdminListener:
-    return AdminListener(path, reload=reload, status=status)
+def exposition(accept: str) -> tuple[bytes, str]:
+    return b"rekeyd_generation 3\n", f"text/plain; version=0.0.4; asked={accept}"
+
+
+def listener(path: Path, *, hub: Hub | None = None, heartbeat: float = 15) -> AdminListener:
+    return AdminListener(
+        path, reload=reload, status=status, exposition=exposition, hub=hub or Hub(), heartbeat=heartbeat
+    )
+
+
+def told(**fields: Any) -> dict[str, Any]:
+    event = {"timestamp": "2026-11-23T18:00:00Z", "level": "info", "event": "reload.applied", "generation": 3}
+    return event | fields
 
 
 @pytest.fixture
@@ -80,9 +92,26 @@ async def test_the_status_is_answered(running: AdminListener) -> None:
     assert await asked(running.path, "GET", "/status") == (200, {"generation": 3})
 
 
+async def test_metrics_are_answered_in_the_form_that_is_asked_for(running: AdminListener) -> None:
+    async with (
+        ClientSession(connector=UnixConnector(str(running.path))) as session,
+        session.get("http://rekeyd/metrics", headers={"Accept": "this"}) as response,
+    ):
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; asked=this"
+        assert await response.read() == b"rekeyd_generation 3\n"
+
+
 @pytest.mark.parametrize(
     ("method", "target", "code"),
-    [("GET", "/reload", 405), ("POST", "/status", 405), ("HEAD", "/status", 405), ("GET", "/", 404)],
+    [
+        ("GET", "/reload", 405),
+        ("POST", "/status", 405),
+        ("HEAD", "/status", 405),
+        ("POST", "/metrics", 405),
+        ("POST", "/events", 405),
+        ("GET", "/", 404),
+    ],
 )
 async def test_nothing_else_is_served(running: AdminListener, method: str, target: str, code: int) -> None:
     async with (
@@ -95,7 +124,7 @@ async def test_nothing_else_is_served(running: AdminListener, method: str, targe
 
 
 async def test_a_reload_that_breaks_is_answered_without_its_reason(path: Path) -> None:
-    admin = AdminListener(path, reload=broken_reload, status=status)
+    admin = AdminListener(path, reload=broken_reload, status=status, exposition=exposition, hub=Hub())
     await admin.start()
     code, answer = await asked(path, "POST", "/reload")
     assert code == 500
@@ -103,64 +132,9 @@ async def test_a_reload_that_breaks_is_answered_without_its_reason(path: Path) -
     await admin.stop()
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
-async def test_the_socket_is_open_to_its_owner_and_group_whatever_the_umask(path: Path, umask: int) -> None:
-    previous = os.umask(umask)
-    try:
-        admin = listener(path)
-        await admin.start()
-    finally:
-        os.umask(previous)
-    assert stat.S_IMODE(path.lstat().st_mode) == 0o660
-    assert [each.name for each in path.parent.iterdir()] == ["admin.sock"]
-    await admin.stop()
-    assert not path.exists()
-
-
-async def test_a_socket_left_by_a_crash_is_replaced(path: Path) -> None:
-    script = "import os, socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1]); os._exit(9)"
-    await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", script, str(path)], check=False, timeout=20
-    )
-    assert stat.S_ISSOCK(path.lstat().st_mode)
-    admin = listener(path)
-    await admin.start()
-    assert await asked(path, "GET", "/status") == (200, {"generation": 3})
-    await admin.stop()
-
-
 async def test_a_living_daemon_keeps_its_socket(running: AdminListener) -> None:
     assert "another daemon answers there" in await refusal(listener(running.path))
     assert (await asked(running.path, "GET", "/status"))[0] == 200
-
-
-async def test_a_daemon_too_busy_to_accept_counts_as_living(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as first:
-        busy.bind(str(path))
-        busy.listen(0)
-        first.connect(str(path))
-        assert "another daemon answers there" in await refusal(listener(path))
-
-
-async def test_a_file_that_is_no_socket_is_left_alone(path: Path) -> None:
-    path.write_text("precious")
-    assert "not a socket" in await refusal(listener(path))
-    assert path.read_text() == "precious"
-
-
-async def test_a_link_is_not_followed(path: Path, tmp_path: Path) -> None:
-    path.symlink_to(tmp_path / "elsewhere")
-    assert "not a socket" in await refusal(listener(path))
-
-
-async def test_a_folder_that_is_not_there_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    assert "No such file" in await refusal(listener(tmp_path / "none" / "admin.sock"))
-    assert not can_be_made(tmp_path / "none" / "admin.sock")
-    assert can_be_made(tmp_path / "admin.sock")
-
-
-async def test_a_path_too_long_for_a_socket_is_said_to_be_so(tmp_path: Path) -> None:
-    assert "107 bytes" in await refusal(listener(tmp_path / ("x" * 108)))
 
 
 async def test_daemons_that_start_at_once_do_not_both_get_the_path(path: Path) -> None:
@@ -208,3 +182,137 @@ async def test_somebody_else_who_answers_is_no_daemon(path: Path) -> None:
     with pytest.raises(NoDaemon):
         await asked(path, "GET", "/status")
     server.close()
+
+
+# Events
+
+
+class Reader:
+    """A client of `GET /events` that reads only when it is told to."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.stream = reader
+        self.writer = writer
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, admin: AdminListener, *, status: bytes = b"200") -> AsyncIterator["Reader"]:
+        reader, writer = await asyncio.open_unix_connection(admin.path, limit=1 << 16)
+        writer.write(b"GET /events HTTP/1.1\r\nHost: rekeyd\r\n\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert head.split()[1] == status
+        assert b"text/event-stream" in head or status != b"200"
+        try:
+            yield cls(reader, writer)
+        finally:
+            writer.close()
+
+    async def piece(self) -> bytes:
+        """The next piece of the stream, which is a chunk; empty at the end."""
+        async with asyncio.timeout(10):
+            size = int(await self.stream.readline(), 16)
+            data = await self.stream.readexactly(size)
+            await self.stream.readexactly(2)
+        return data
+
+    async def event(self) -> tuple[str, dict[str, Any]]:
+        """The next event, past comments."""
+        while (piece := await self.piece()).startswith(b":"):
+            assert piece.endswith(b"\n\n")
+        name, data, *end = piece.decode().split("\n")
+        assert end == ["", ""]
+        return name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+async def test_events_are_streamed_as_the_log_has_them(path: Path) -> None:
+    hub = Hub()
+    admin = listener(path, hub=hub)
+    await admin.start()
+    async with Reader.of(admin) as reader:
+        assert (await reader.piece()).startswith(b": ")
+        for event in (told(parts={}), told(event="auth.denied", path="/x\ny", status=401)):
+            hub.publish(event)
+            assert await reader.event() == (event["event"], event)
+
+    def forgotten() -> bool:
+        hub.publish(told())  # writing to it is what finds out
+        return not hub.wanted
+
+    await eventually(forgotten, what="the reader that left")
+    await admin.stop()
+
+
+async def test_a_silent_stream_shows_that_it_lives(path: Path) -> None:
+    hub = Hub()
+    admin = listener(path, hub=hub, heartbeat=0.05)
+    await admin.start()
+    async with Reader.of(admin) as reader:
+        await reader.piece()
+        assert [await reader.piece() for _ in range(3)] == [b": alive\n\n"] * 3
+        hub.publish(told())
+        assert (await reader.event())[0] == "reload.applied"
+    await eventually(lambda: not hub.wanted, what="the sign of life finds out who left")
+    await admin.stop()
+
+
+async def test_a_reader_that_stalls_is_told_how_many_it_missed_and_holds_nobody_up(path: Path) -> None:
+    hub = Hub()
+    admin = listener(path, hub=hub)
+    await admin.start()
+    async with Reader.of(admin) as stalled, Reader.of(admin) as quick:
+        await quick.piece()
+        for number in range(6000):
+            hub.publish(told(number=number, padding="x" * 400))
+            if number % 50 == 49:
+                assert (await quick.event())[1]["number"] == number - 49
+                for _ in range(49):
+                    await quick.event()
+        numbers = []
+        while (heard := await stalled.event())[0] != MISSED:
+            numbers.append(heard[1]["number"])
+        hub.publish(told(number=6000))
+        assert (await stalled.event())[1]["number"] == 6000
+    assert numbers == list(range(len(numbers)))
+    assert heard[1]["count"] == 6000 - len(numbers) > 0
+    await admin.stop()
+
+
+async def test_stopping_ends_every_stream_after_what_it_has_heard(path: Path) -> None:
+    hub = Hub()
+    admin = listener(path, hub=hub)
+    await admin.start()
+    async with Reader.of(admin) as reader:
+        await reader.piece()
+        hub.publish(told(number=1))
+        stopping = asyncio.create_task(admin.stop())
+        assert (await reader.event())[1]["number"] == 1
+        assert await reader.piece() == b""
+        await asyncio.wait_for(stopping, 10)
+    assert not hub.wanted
+
+
+async def test_stopping_does_not_wait_for_a_reader_that_stalls(path: Path) -> None:
+    hub = Hub()
+    admin = listener(path, hub=hub)
+    await admin.start()
+    async with Reader.of(admin):
+        for number in range(3000):
+            hub.publish(told(number=number, padding="x" * 400))
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        await admin.stop()
+        assert time.monotonic() - began < 4
+    assert not hub.wanted
+
+
+async def test_readers_are_bounded_in_number(path: Path) -> None:
+    hub = Hub()
+    admin = listener(path, hub=hub)
+    await admin.start()
+    others = [hub.subscribe() for _ in range(SUBSCRIBERS)]
+    async with Reader.of(admin, status=b"503") as refused:
+        assert b"listen already" in await refused.stream.readline()
+    others[0].close()
+    async with Reader.of(admin) as reader:
+        await reader.piece()
+    await admin.stop()

@@ -10,12 +10,14 @@ from cryptography.hazmat.primitives.asymmetric import x25519
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rekeyd.trust.certificates import read_anchors, read_chain, read_material
+from rekeyd.trust.certificates import Origin, read_anchors, read_chain, read_material
 from rekeyd.trust.pem import MaterialError
 from support.pki import Authority, KeyKind, make_key, pem_of
 
 CA = Authority()
-LEAF = CA.intermediate().issue("localhost", "127.0.0.1", "spiffe://example.org/rekeyd", serial=0x0A1B)
+LEAF = CA.intermediate().issue(
+    "localhost", "127.0.0.1", "spiffe://example.org/rekeyd", "ops@example.org", serial=0x0A1B
+)
 
 
 def fault(chain: bytes, key: bytes) -> MaterialError:
@@ -32,6 +34,7 @@ def test_a_chain_is_read_leaf_first_with_all_that_is_to_be_known() -> None:
     assert (leaf.serial, leaf.serial_hex, leaf.sha256) == (0x0A1B, "0A1B", LEAF.fingerprint)
     assert leaf.names == ("localhost", "127.0.0.1")
     assert leaf.uris == ("spiffe://example.org/rekeyd",)
+    assert leaf.emails == ("ops@example.org",)
     assert leaf.not_after == LEAF.certificate.not_valid_after_utc
     assert leaf.not_after.tzinfo is not None
     assert (leaf.key, leaf.signature_hash, leaf.is_ca) == ("ECDSA P-256", "sha256", False)
@@ -58,7 +61,9 @@ def test_a_serial_is_written_as_openssl_writes_it(serial: int, tmp_path: Path) -
 def test_a_key_is_named_as_people_name_it(kind: KeyKind, words: str) -> None:
     leaf = CA.issue(key=kind)
 
-    assert read_material(leaf.chain_pem, leaf.key_pem).leaf.key == words
+    read = read_material(leaf.chain_pem, leaf.key_pem).leaf
+    assert read.key == words
+    assert read.kind == words.split(maxsplit=1)[0]
 
 
 def test_an_ed25519_signature_has_no_hash_of_its_own() -> None:
@@ -91,6 +96,21 @@ def test_a_traditional_key_after_its_parameters_is_read() -> None:
     material = read_material(LEAF.chain_pem, parameters + LEAF.traditional_key_pem)
 
     assert material.key_pem == LEAF.traditional_key_pem
+
+
+def test_an_encrypted_key_is_served_decrypted() -> None:
+    material = read_material(LEAF.chain_pem, LEAF.encrypted_key_pem(b"open sesame"), b"open sesame")
+
+    assert material == read_material(LEAF.chain_pem, LEAF.key_pem)
+
+
+def test_where_material_was_read_is_told_and_is_no_part_of_it() -> None:
+    origin = Origin("/etc/tls.crt", "/etc/tls.key", 0o640)
+
+    material = read_material(LEAF.chain_pem, LEAF.key_pem, origin=origin)
+
+    assert material.origin == origin
+    assert material == read_material(LEAF.chain_pem, LEAF.key_pem)
 
 
 def test_what_is_served_holds_nothing_but_what_was_read() -> None:

@@ -2,11 +2,10 @@ import datetime as dt
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rekeyd.checking import check, socket_named_in, status_lines, table
+from rekeyd.checking import check, socket_named_in, table
 from rekeyd.errors import SettingsError
 from rekeyd.reload.disk import Disk
 from support.generations import API_KEY, Site
@@ -150,44 +149,3 @@ def test_a_file_that_can_not_be_read_is_a_problem_with_a_remedy(tmp_path: Path) 
 
 
 # The status
-
-
-STATUS: dict[str, Any] = {
-    "version": "0.1.0",
-    "pid": 7,
-    "state": "serving",
-    "serving": True,
-    "checks": {"upstream": True, "certificate": False},
-    "generation": 3,
-    "certificate": {
-        "names": ["a.example", "b.example"],
-        "serial": "0A",
-        "not_after": "2030-01-01",
-        "sha256": "ff",
-    },
-    "connections": 2,
-    "last_reload": {"outcome": "refused", "trigger": "watch", "findings": [{"message": "the file is empty"}]},
-    "warnings": ["beware"],
-}
-
-
-def test_the_status_says_what_is_served_what_fails_and_what_was_refused() -> None:
-    lines = list(status_lines(STATUS))
-    assert lines[0] == "rekeyd 0.1.0, pid 7: serving"
-    text = "\n".join(lines)
-    for piece in (
-        "a.example, b.example, serial 0A",
-        "until 2030-01-01",
-        "upstream     ok",
-        "certificate  FAILS",
-        "last reload  refused (watch)",
-        "the file is empty",
-        "warning      beware",
-    ):
-        assert piece in text
-
-
-def test_a_status_without_tls_and_before_any_reload_is_told_as_well() -> None:
-    text = "\n".join(status_lines({**STATUS, "certificate": None, "last_reload": None, "checks": {}}))
-    assert "serial" not in text
-    assert "last reload" not in text

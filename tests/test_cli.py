@@ -174,12 +174,12 @@ async def test_status_tells_a_person_and_a_program_what_is_served(site: Site, ru
     told = await run("status", "-c", site.file)
     assert told.status == 0
     assert f"serial {serial_text(site.leaf)}" in told.out
-    assert "upstream     ok" in told.out
+    assert "upstream      ok" in told.out
     told = await run("status", "--json", "-c", site.file)
     assert told.status == 0
     status = json.loads(told.out)
     assert status["serving"] is True
-    assert status["certificate"]["sha256"] == site.leaf.fingerprint
+    assert status["certificates"][0]["sha256"] == site.leaf.fingerprint
     assert status["last_reload"]["trigger"] == "admin"
 
 
@@ -189,7 +189,7 @@ async def test_status_is_1_where_the_upstream_is_out_of_reach(site: Site, run: R
     await asyncio.sleep(1.1)  # an answer of the upstream holds for a second
     told = await run("status", "-c", site.file)
     assert told.status == 1
-    assert "upstream     FAILS" in told.out
+    assert "upstream      FAILS" in told.out
     configure(site, tls={"watch": False})
     assert (await run("reload", "-c", site.file)).status == 0
 

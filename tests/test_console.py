@@ -70,6 +70,75 @@ DENIED = {
             ),
         ),
         (
+            {
+                "timestamp": "2026-11-23T12:00:00.5Z",
+                "level": "warning",
+                "event": "cert.expiring",
+                "generation": 4,
+                "names": ["db.example.org", "db.local"],
+                "serial": "7F3C00112233",
+                "not_after": "2026-11-30T12:00:00+00:00",
+                "days_left": 6.9,
+            },
+            "12:00:00  cert.expiring    warning  #4  db.example.org, db.local  serial 7F3C…  expires in 7d",
+        ),
+        (
+            {
+                "timestamp": "2026-11-23T12:00:00.5Z",
+                "level": "error",
+                "event": "cert.expired",
+                "generation": 4,
+                "names": ["db.example.org"],
+                "serial": "0A",
+                "not_after": "2026-11-23T12:00:00+00:00",
+                "days_left": -0.1,
+            },
+            "12:00:00  cert.expired     error  #4  db.example.org  serial 0A  expired",
+        ),
+        (
+            {
+                "timestamp": "2026-11-23T12:00:00.5Z",
+                "level": "warning",
+                "event": "setup.doubtful",
+                "generation": 1,
+                "rule": "pinned_file",
+                "part": "server_certificate",
+                "message": "tls.cert: it is pinned",
+                "fix": "Mount the folder",
+            },
+            "12:00:00  setup.doubtful   warning  #1  tls.cert: it is pinned. Mount the folder",
+        ),
+        (
+            {
+                "timestamp": "2026-11-23T12:00:00.5Z",
+                "level": "info",
+                "event": "reload.settling",
+                "generation": 4,
+                "outcome": "settling",
+                "trigger": "watch",
+                "duration": 0.001,
+                "findings": [{"rule": "key_mismatch", "part": "server_certificate", "message": "no pair"}],
+            },
+            "12:00:00  reload.settling  #4  watch  server_certificate: no pair  1.0 ms",
+        ),
+        (
+            APPLIED
+            | {
+                "parts": {
+                    "server_certificate": {
+                        "more": [
+                            {"name": f"{name}.example.org", "old": None, "new": {"serial": f"0{number}"}}
+                            for number, name in enumerate("abcde")
+                        ]
+                    }
+                }
+            },
+            (
+                "12:00:01  reload.applied   #4  watch  a.example.org serial 00  b.example.org serial 01  "
+                "c.example.org serial 02  and 2 more  12.3 ms"
+            ),
+        ),
+        (
             DENIED | {"count": 120, "client": "192.0.2.1", "key_id": None, "path": None, "method": None},
             "12:00:02  auth.denied      403  right too small (needs write)  120 times  192.0.2.1",
         ),

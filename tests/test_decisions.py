@@ -1,11 +1,11 @@
 from collections import Counter
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.telemetry.decisions import FLOOD, Coalescer, Decision, DecisionLog, network_of
+from rekeyd.telemetry.decisions import FLOOD, Coalescer, Decision, DecisionLog
+from rekeyd.telemetry.hub import Hub
 from rekeyd.trust.keys import Right
 from support.waiting import eventually
 
@@ -36,10 +36,25 @@ def denial(**fields: Any) -> Decision:
 
 
 class Told(list[tuple[str, str, dict[str, Any], bool]]):
-    """What `Logs.emit` would have written."""
+    """What `Logs.emit` would have written; `heard` is what it would have had for listeners alone."""
 
-    def __call__(self, level: str, event: str, fields: dict[str, Any], *, dispensable: bool = False) -> None:
-        self.append((level, event, fields, dispensable))
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def __call__(
+        self,
+        level: str,
+        event: str,
+        fields: dict[str, Any],
+        *,
+        dispensable: bool = False,
+        logged: bool = True,
+    ) -> None:
+        if logged:
+            self.append((level, event, fields, dispensable))
+        else:
+            self.heard.append(event)
 
     @property
     def counts(self) -> list[int]:
@@ -85,6 +100,45 @@ async def test_allowed_decisions_can_be_left_out_and_denials_can_not() -> None:
     assert told[0][3] is False
 
 
+async def test_what_is_left_out_of_the_log_is_made_only_for_those_who_listen() -> None:
+    told, hub = Told(), Hub()
+    decisions = DecisionLog(told, hub=hub, decisions="denied")
+    decisions.record(ALLOWED)
+    assert not told.heard
+    async with hub.subscribe():
+        decisions.record(ALLOWED)
+    assert told.heard == ["auth.allowed"]
+    assert not told
+
+
+class Counts(list[Decision]):
+    """What `Metrics` would have counted."""
+
+    def decided(self, decision: Decision) -> None:
+        self.append(decision)
+
+
+async def test_every_decision_is_counted_once_whatever_the_log_leaves_out_or_tells_together() -> None:
+    told, counts = Told(), Counts()
+    decisions = DecisionLog(told, counts=counts, decisions="denied")
+    made = [ALLOWED, *(denial(request_id=f"r{number}") for number in range(200))]
+    for decision in made:
+        decisions.record(decision)
+    decisions.close()
+    assert counts == made
+    assert sum(told.counts) == 200
+
+
+def test_a_client_s_certificate_and_the_generation_of_its_connection_are_told_where_known() -> None:
+    told = Decision("allowed", client_certificate="cn:backup", connection_generation=2, generation=3).fields()
+    assert told == {
+        "decision": "allowed",
+        "generation": 3,
+        "client_certificate": "cn:backup",
+        "connection_generation": 2,
+    }
+
+
 async def test_fifty_denials_in_a_second_have_a_line_each() -> None:
     told = Told()
     decisions = DecisionLog(told)
@@ -110,7 +164,7 @@ async def test_a_flood_is_told_together_after_a_second_by_itself() -> None:
         "client": "192.0.2.1",
         "count": 450,
     }
-    assert decisions._timer is None
+    assert decisions._denials._timer is None
 
 
 async def test_closing_tells_what_still_waits() -> None:
@@ -120,7 +174,7 @@ async def test_closing_tells_what_still_waits() -> None:
         decisions.record(denial())
     decisions.close()
     assert sum(told.counts) == 80
-    assert decisions._timer is None
+    assert decisions._denials._timer is None
 
 
 def test_a_flood_lasts_until_a_second_is_quiet() -> None:
@@ -149,21 +203,6 @@ def test_a_whole_ipv6_network_floods_as_one_and_is_named() -> None:
     for number in range(60):
         coalescer.add(denial(client=f"2001:db8::{number:x}"), 0.0)
     assert coalescer.due(1.0) == [(denial(client="2001:db8::/64"), 10)]
-
-
-@pytest.mark.parametrize(
-    ("client", "network"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("not:an:address", "not:an:address"),
-        (None, ""),
-    ],
-)
-def test_what_is_one_network(client: str | None, network: str) -> None:
-    assert network_of(client) == network
 
 
 def test_many_networks_at_once_are_bounded_and_none_is_lost() -> None:

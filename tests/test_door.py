@@ -137,7 +137,7 @@ async def swapped(tmp_path: Path, swaps: int) -> tuple[int, int]:
                 await asyncio.sleep(0.005)
             last = await scene.client()
             over.set()
-        server = servings[-1].generation.server
+        server = servings[-1].generation.default
         assert server is not None
         assert shown(last) == server.leaf.der
         assert scene.events(FAILED) == []
@@ -317,6 +317,7 @@ CROWDED = """
 import asyncio, resource, socket
 import structlog
 from rekeyd.listeners.door import Door, Limits, bind
+from rekeyd.telemetry.handshakes import HandshakeLog
 
 class Echo(asyncio.Protocol):
     def connection_made(self, transport):
@@ -341,7 +342,7 @@ async def main():
     structlog.configure(processors=[note])
     listening = bind("127.0.0.1", 0)
     door = Door("x", listening, tls=False, current=Current, protocol=lambda _: Echo(),
-                limits=Limits(1, 10_000))
+                limits=Limits(1, 10_000), handshakes=HandshakeLog(lambda *a, **k: None))
     door.open()
     clients = [socket.socket() for _ in range(50)]
     for client in clients:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rekeyd.reload.files import LARGEST, UnreadableError, read_file
+from rekeyd.reload.files import LARGEST, Names, UnreadableError, list_folder, read_file
 
 NOBODY = 65534
 
@@ -47,14 +47,14 @@ def test_a_file_is_its_bytes(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"\x00bytes\xff")
 
-    assert read_file(file) == b"\x00bytes\xff"
+    assert read_file(file).data == b"\x00bytes\xff"
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"here")
     (tmp_path / "link").symlink_to("file")
 
-    assert read_file(tmp_path / "link") == b"here"
+    assert read_file(tmp_path / "link").data == b"here"
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
 def test_a_file_of_ten_mebibytes_is_read_and_a_larger_one_is_not(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(bytes(LARGEST))
-    assert len(read_file(file)) == LARGEST
+    assert len(read_file(file).data) == LARGEST
 
     os.truncate(file, LARGEST + 1)
     assert "is larger than 10 MiB" in why(file).message
@@ -135,3 +135,37 @@ def test_reading_leaves_no_descriptor_open(tmp_path: Path) -> None:
         why(path)
 
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_who_may_read_a_file_comes_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "tls.key"
+    file.touch()
+    for mode in (0o600, 0o644):
+        file.chmod(mode)
+        assert read_file(file).mode == mode
+
+
+def test_a_folder_is_its_names_sorted_and_links_are_what_they_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "c").touch()
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "d").symlink_to("nowhere")
+    (tmp_path / ".hidden").touch()
+
+    assert list_folder(tmp_path) == Names(files=("c", "d"), folders=("a", "b"))
+
+
+def test_a_folder_that_can_not_be_listed_is_told(tmp_path: Path, open_folder: Path) -> None:
+    def why_not(path: Path) -> UnreadableError:
+        with pytest.raises(UnreadableError) as caught:
+            list_folder(path)
+        return caught.value
+
+    (tmp_path / "file").touch()
+    assert "does not exist" in why_not(tmp_path / "absent").message
+    assert why_not(tmp_path / "file").message == f"{tmp_path}/file is a file"
+    closed = open_folder / "closed"
+    closed.mkdir()
+    closed.chmod(0o711)
+    with as_nobody() as user:
+        assert f"can't be read by uid {user}" in why_not(closed).message

@@ -9,6 +9,7 @@ from rekeyd.trust.certificates import read_anchors
 from rekeyd.trust.generation import Candidate, Part, changes
 from rekeyd.trust.keys import Credential, KeyRing, Right
 from rekeyd.trust.policy import Policy
+from rekeyd.trust.revocations import read_revocations
 from support.generations import API_KEY, POLICY, candidate_of, material_of, settings_of
 from support.pki import Authority, Leaf
 
@@ -31,7 +32,7 @@ def test_a_generation_holds_all_of_its_candidate_and_cannot_change() -> None:
     generation = candidate.generation(7)
 
     assert generation.number == 7
-    assert (generation.server, generation.client_anchors) == (candidate.material, candidate.anchors)
+    assert (generation.certificates, generation.client_anchors) == (candidate.certificates, candidate.anchors)
     assert (generation.ring, generation.policy) == (candidate.ring, candidate.policy)
     with pytest.raises(FrozenInstanceError):
         generation.number = 8  # type: ignore[misc]
@@ -128,6 +129,80 @@ def test_settings_are_told_by_their_dotted_keys() -> None:
     found = different(candidate_of(LEAF), candidate_of(LEAF, settings=changed))
 
     assert found == {Part.SETTINGS: {"changed": ["service.http_port", "service.api_key", "logging.level"]}}
+
+
+def test_the_first_certificate_is_the_default() -> None:
+    generation = candidate_of(OTHER_LEAF, LEAF).generation(1)
+
+    assert generation.default == material_of(OTHER_LEAF)
+    assert candidate_of(None).generation(1).default is None
+
+
+def test_of_several_certificates_the_default_is_told_first_and_the_others_by_name() -> None:
+    old = candidate_of(LEAF, CA.issue("a.example"), gone := CA.issue("gone.example"))
+    renewed, come = CA.issue("a.example"), CA.issue("new.example")
+
+    detail = different(old, candidate_of(LEAF, come, renewed))[Part.SERVER_CERTIFICATE]
+
+    assert isinstance(detail, dict)
+    assert detail.keys() == {"more"}
+    assert [(each["name"], each["old"] is None, each["new"] is None) for each in detail["more"]] == [
+        ("new.example", True, False),
+        ("a.example", False, False),
+        ("gone.example", False, True),
+    ]
+    assert detail["more"][1]["new"] == described(renewed, ["a.example"])
+    assert detail["more"][2]["old"] == described(gone, ["gone.example"])
+
+
+def test_the_default_is_told_as_old_and_new_also_where_there_are_others() -> None:
+    a, renewed = CA.issue("a.example"), CA.issue()
+
+    found = different(candidate_of(LEAF, a), candidate_of(renewed, a))
+
+    assert found == {
+        Part.SERVER_CERTIFICATE: {
+            "old": described(LEAF, ["localhost", "127.0.0.1"]),
+            "new": described(renewed, ["localhost", "127.0.0.1"]),
+        }
+    }
+
+
+def test_another_default_is_a_change_of_the_default_alone() -> None:
+    a = CA.issue("a.example")
+
+    swapped = different(candidate_of(LEAF, a), candidate_of(a, LEAF))[Part.SERVER_CERTIFICATE]
+    assert swapped == {
+        "old": described(LEAF, ["localhost", "127.0.0.1"]),
+        "new": described(a, ["a.example"]),
+    }
+    inserted = different(candidate_of(LEAF), candidate_of(a, LEAF))[Part.SERVER_CERTIFICATE]
+    assert inserted == swapped
+
+
+def test_another_order_of_the_others_is_a_change() -> None:
+    """Which of two for the same name is served may follow from it."""
+    one, two = CA.issue("a.example"), CA.issue("a.example")
+
+    found = different(candidate_of(LEAF, one, two), candidate_of(LEAF, two, one))
+
+    assert found == {Part.SERVER_CERTIFICATE: {"reordered": True}}
+
+
+def test_revocation_lists_are_told_by_issuer_and_by_how_many_are_revoked() -> None:
+    old = candidate_of(LEAF, revocations=read_revocations(CA.crl(1, 2)))
+    new = candidate_of(LEAF, revocations=read_revocations(CA.crl(2, 3, 4)))
+
+    assert different(old, old) == {}
+    assert different(old, new) == {
+        Part.CLIENT_CRL: {
+            "added": ["CN=rekeyd test CA"],
+            "removed": ["CN=rekeyd test CA"],
+            "revoked": 2,
+            "reinstated": 1,
+        }
+    }
+    assert Part.CLIENT_CRL.label == "client CRL"
 
 
 def test_no_secret_is_in_a_repr() -> None:

@@ -1,19 +1,24 @@
 """What a visit tells; the rest of it is seen over real sockets in `test_http_gateway`."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from rekeyd.listeners.http.protocol import GatewayProtocol
 from rekeyd.listeners.http.visit import Visit, printable
 from rekeyd.trust.access import Allowed, Denied, Reason
-from rekeyd.trust.keys import Right
+from rekeyd.trust.keys import Credential, Right
 from support.generations import Site
 
 
 @pytest.fixture
 def visit(tmp_path: Path) -> Visit:
     site = Site(tmp_path)
-    return Visit.begin(None, site.disk.load().generation(7), 100.0)
+    generation = site.disk.load().generation(7)
+    connection = SimpleNamespace(transport=None, generation=generation, identity="cn:a")
+    return Visit.begin(cast(GatewayProtocol, connection), generation, 100.0)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +39,7 @@ def test_a_visit_without_a_transport_is_local_and_in_the_clear(visit: Visit) -> 
 
 
 def test_an_allowed_visit_tells_who_and_how_long(visit: Visit) -> None:
-    visit.verdict = Allowed(Reason.KEY, "api_key", Right.MANAGE, Right.READ)
+    visit.verdict = Allowed(Reason.KEY, Credential("api_key", Right.MANAGE, b""), Right.READ)
     visit.status = 200
     told = visit.decision(100.25)
     assert (told.decision, told.reason, told.key_id, told.right_needed) == (
@@ -43,6 +48,7 @@ def test_an_allowed_visit_tells_who_and_how_long(visit: Visit) -> None:
         "api_key",
         Right.READ,
     )
+    assert (told.client_certificate, told.connection_generation) == ("cn:a", None)
     assert (told.status, told.duration, told.generation) == (200, 0.25, 7)
 
 

@@ -208,6 +208,48 @@ def test_console_lines_can_not_be_forged_either(record: Callable[..., Recorded])
     assert "\x1b" not in recorded.text()
 
 
+async def test_whoever_listens_hears_the_very_event_that_is_written(record: Callable[..., Recorded]) -> None:
+    recorded = record()
+    recorded.generation = 7
+    async with recorded.logs.hub.subscribe() as subscription:
+        log.info("reload.applied", parts={"keys": {"added": ["b"]}})
+        recorded.logs.emit("warning", "auth.denied", {"path": "/x\n", "generation": 6})
+        heard = [json.loads((await anext(subscription)).line) for _ in range(2)]
+    assert recorded.events() == heard
+
+
+async def test_whoever_listens_hears_what_the_level_leaves_out_but_no_chatter(
+    record: Callable[..., Recorded],
+) -> None:
+    recorded = record(level="error")
+    async with recorded.logs.hub.subscribe() as subscription:
+        log.debug("reload.unchanged")
+        log.info("reload.applied")
+        recorded.logs.emit("info", "auth.allowed", {}, dispensable=True)
+        recorded.logs.emit("info", "auth.allowed", {"status": 204}, logged=False)
+        recorded.logs.library("warning", "aiohttp.server", "anything")
+        subscription.close()
+        heard = [json.loads(each.line) async for each in subscription]
+    assert [event["event"] for event in heard] == ["reload.applied", "auth.allowed", "auth.allowed"]
+    assert recorded.events() == []
+
+
+def test_what_is_for_listeners_alone_is_not_written(record: Callable[..., Recorded]) -> None:
+    recorded = record()
+    recorded.logs.emit("info", "auth.allowed", {}, logged=False)
+    assert recorded.events() == []
+
+
+async def test_in_the_human_form_of_the_log_listeners_hear_json_all_the_same(
+    record: Callable[..., Recorded],
+) -> None:
+    recorded = record(format="console")
+    async with recorded.logs.hub.subscribe() as subscription:
+        log.info("daemon.stopping", reason="SIGTERM")
+        assert json.loads((await anext(subscription)).line)["reason"] == "SIGTERM"
+    assert not recorded.text().startswith("{")
+
+
 @pytest.mark.parametrize(("terminal", "human"), [(True, True), (False, False)])
 def test_auto_is_for_humans_on_a_terminal_and_for_machines_elsewhere(terminal: bool, human: bool) -> None:
     script = """

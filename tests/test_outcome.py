@@ -4,10 +4,10 @@ import datetime as dt
 import json
 
 from rekeyd.errors import Problem
-from rekeyd.reload.outcome import Outcome, Result, findings_of
-from rekeyd.trust.generation import Finding, Part, Severity, changes
+from rekeyd.reload.outcome import Outcome, Result, findings_of, part_of
+from rekeyd.trust.generation import Finding, Part, PartChange, Severity, changes, described
 from rekeyd.trust.keys import Credential, KeyRing, Right
-from support.generations import candidate_of
+from support.generations import candidate_of, material_of
 from support.pki import Authority
 
 CA = Authority()
@@ -55,6 +55,7 @@ def test_the_log_event_is_named_after_the_result() -> None:
         "reload.applied",
         "reload.unchanged",
         "reload.refused",
+        "reload.settling",
     ]
 
 
@@ -100,3 +101,33 @@ def test_no_secret_is_told() -> None:
     outcome = Outcome(Result.APPLIED, "watch", 2, 0.1, CHANGES)
 
     assert "s3cret" not in json.dumps(outcome.fields()) + "\n".join(outcome.lines()) + repr(outcome)
+
+
+def test_of_many_certificates_each_that_changed_is_told_by_its_name() -> None:
+    detail = {"more": [{"name": "a.example.org", "old": None, "new": described(material_of(NEW).leaf)}]}
+    change = PartChange(Part.SERVER_CERTIFICATE, detail)
+
+    lines = Outcome(Result.APPLIED, "watch", 2, 0.1, (change,)).lines()
+
+    assert lines[1:4] == [
+        "  server certificate:",
+        "    a.example.org:",
+        "      old: none",
+    ]
+    assert NEW.fingerprint in lines[-1]
+
+
+def test_certificates_in_another_order_are_told_as_such() -> None:
+    change = PartChange(Part.SERVER_CERTIFICATE, {"reordered": True})
+
+    assert Outcome(Result.APPLIED, "watch", 2, 0.1, (change,)).lines()[1:] == [
+        "  server certificate:",
+        "    the same ones, in another order",
+    ]
+
+
+def test_the_part_of_a_file_follows_from_the_key_that_names_it() -> None:
+    assert [
+        part_of(key)
+        for key in ("tls.cert", "tls.certificates[3].key", "tls.certificate_dir/a.crt", "tls.crl", "", "x")
+    ] == [*[Part.SERVER_CERTIFICATE] * 3, Part.CLIENT_CRL, *[Part.SETTINGS] * 2]

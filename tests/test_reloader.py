@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ def reloader(site: Site, current: Current, logs: Logs) -> Reloader:
 
 def leaf_of(current: Current) -> str:
     assert current.generation is not None
-    assert current.generation.server is not None
-    return current.generation.server.leaf.sha256
+    assert current.generation.default is not None
+    return current.generation.default.leaf.sha256
 
 
 def rules(outcome: Outcome) -> list[str]:
@@ -153,7 +154,7 @@ def encrypt_the_key(site: Site) -> None:
         (put_another_key, "key_mismatch", Part.SERVER_CERTIFICATE),
         (empty_the_key, "empty", Part.SERVER_CERTIFICATE),
         (encrypt_the_key, "key_encrypted", Part.SERVER_CERTIFICATE),
-        (remove_the_certificate, "settings", Part.SERVER_CERTIFICATE),
+        (remove_the_certificate, "unreadable", Part.SERVER_CERTIFICATE),
         (put_an_expired_one, "expired", Part.SERVER_CERTIFICATE),
         (put_a_weak_one, "weak_key", Part.SERVER_CERTIFICATE),
         (break_the_settings, "settings", Part.SETTINGS),
@@ -205,7 +206,7 @@ async def test_problems_with_settings_are_told_apart_from_refused_material(
 
     [problem] = outcome.problems
     assert problem.key == "tls.key"
-    assert rules(outcome) == ["settings"]
+    assert rules(outcome) == ["unreadable"]
 
 
 async def test_a_part_that_cannot_be_read_is_not_told_as_removed(reloader: Reloader, site: Site) -> None:
@@ -449,41 +450,292 @@ def told(logs: Logs) -> list[str]:
     return [line["event"] for line in logs if line["log_level"] != "debug"]
 
 
-async def test_the_same_refusal_is_logged_once_for_the_watch_and_each_time_for_others(
+async def test_who_asks_is_told_the_truth_each_time_and_the_watch_repeats_nothing(
     reloader: Reloader, site: Site, logs: Logs
 ) -> None:
     await reloader.reload("start")
     truncate(site)
+    logs.clear()
+
+    for trigger in ("sighup", "watch", "ttl", "watch", "admin"):
+        assert (await reloader.reload(trigger)).result is Result.REFUSED
+
+    assert [(line["trigger"], line["log_level"]) for line in logs] == [
+        ("sighup", "error"),
+        ("watch", "debug"),
+        ("ttl", "debug"),
+        ("watch", "debug"),
+        ("admin", "error"),
+    ]
+
+
+async def test_what_may_be_the_middle_of_a_change_is_borne_quietly(
+    reloader: Reloader, site: Site, logs: Logs
+) -> None:
+    await reloader.reload("start")
+    put_another_key(site)
+    logs.clear()
+
+    outcomes = [await reloader.reload(trigger) for trigger in ("watch", "watch", "ttl")]
+
+    assert {outcome.result for outcome in outcomes} == {Result.SETTLING}
+    assert not any(outcome.refused for outcome in outcomes)
+    assert [(line["event"], line["log_level"]) for line in logs] == [
+        ("reload.settling", "info"),
+        ("reload.settling", "debug"),
+        ("reload.settling", "debug"),
+    ]
+    assert reloader.refused_since is None
+    await reloader.close()
+
+
+async def test_what_no_moment_mends_is_told_at_once(reloader: Reloader, site: Site, logs: Logs) -> None:
+    await reloader.reload("start")
+    put_an_expired_one(site)
+    logs.clear()
+
+    assert (await reloader.reload("watch")).result is Result.REFUSED
+    assert told(logs) == ["reload.refused"]
+    await reloader.close()
+
+
+class Heard:
+    """The outcomes of a reloader, to be waited for."""
+
+    def __init__(self, reloader: Reloader) -> None:
+        self.outcomes: asyncio.Queue[Outcome] = asyncio.Queue()
+        reloader._on_outcome.append(self.outcomes.put_nowait)
+
+    async def next(self, result: Result) -> Outcome:
+        async with asyncio.timeout(5):
+            while (outcome := await self.outcomes.get()).result is not result:
+                pass
+        return outcome
+
+
+async def test_what_is_not_mended_in_time_is_told_and_told_again(
+    reloader: Reloader, site: Site, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rekeyd.reload.patience.PAUSES", (0.2, 0.3))
+    monkeypatch.setattr("rekeyd.reload.patience.SOON", 0.1)
+    site.configure(tls={"settle": 0.4})
+    await reloader.reload("start")
+    heard, began = Heard(reloader), time.time()
+    put_another_key(site)
+
+    await reloader.reload("watch")
+    assert reloader.refused_since is None
+    first = await heard.next(Result.REFUSED)
+    assert time.time() - began >= 0.4
+    assert reloader.refused_since is not None
+    assert began <= reloader.refused_since <= began + 0.3
+    await heard.next(Result.REFUSED)
+    await heard.next(Result.REFUSED)
+
+    assert (first.trigger, first.generation) == ("retry", 1)
+    assert told(logs)[1:] == ["reload.settling", *["reload.refused"] * 3]
+    assert [line["log_level"] for line in logs if line["event"] == "reload.refused"] == ["error"] * 3
+    await reloader.close()
+
+
+async def test_when_all_is_well_again_one_line_says_so(
+    reloader: Reloader, site: Site, current: Current, logs: Logs
+) -> None:
+    good = site.leaf
+    await reloader.reload("start")
+    put_another_key(site)
+    await reloader.reload("sighup")
+    assert reloader.refused_since is not None
+    good.write(site.folder)
     logs.clear()
 
     for _ in range(3):
         await reloader.reload("watch")
-    assert told(logs) == ["reload.refused"]
 
-    await reloader.reload("ttl")
-    await reloader.reload("sighup")
-    assert told(logs) == ["reload.refused"] * 3
-
-    put_another_key(site)
-    await reloader.reload("watch")
-    assert told(logs) == ["reload.refused"] * 4
+    assert told(logs) == ["reload.unchanged"]
+    assert reloader.refused_since is None
+    assert reloader._timer is None
+    assert current.number == 1
 
 
-async def test_the_watch_says_nothing_of_unchanged_files_unless_they_were_mended(
+async def test_the_watch_says_nothing_of_files_that_are_as_they_were(
     reloader: Reloader, site: Site, logs: Logs
 ) -> None:
-    good = site.leaf
     await reloader.reload("start")
     logs.clear()
 
     await reloader.reload("watch")
+
     assert told(logs) == []
 
+
+async def test_a_pair_in_two_writes_is_applied_once_and_without_an_error(
+    reloader: Reloader, site: Site, current: Current, logs: Logs
+) -> None:
+    await reloader.reload("start")
+    leaf = site.authority.issue()
+
+    replace_file(site.cert, leaf.chain_pem)
+    assert (await reloader.reload("watch")).result is Result.SETTLING
+    replace_file(site.key, leaf.key_pem)
+    assert (await reloader.reload("watch")).result is Result.APPLIED
+
+    assert leaf_of(current) == leaf.fingerprint
+    assert told(logs) == ["reload.applied", "reload.settling", "reload.applied"]
+    assert not [line for line in logs if line["log_level"] == "error"]
+
+
+async def test_a_held_certificate_is_told_once_and_is_no_error(
+    reloader: Reloader, site: Site, logs: Logs
+) -> None:
+    await reloader.reload("start")
+    site.rotate(not_before=now() + DAY)
+    logs.clear()
+
+    for _ in range(3):
+        await reloader.reload("watch")
+
+    assert [(line["event"], line["log_level"]) for line in logs if line["log_level"] != "debug"] == [
+        ("reload.refused", "warning")
+    ]
+    await reloader.close()
+
+
+# At start
+
+
+async def test_torn_material_at_start_is_read_again_until_it_is_whole(
+    site: Site, current: Current, logs: Logs
+) -> None:
     truncate(site)
+    reloader = Reloader(current, site.disk.load, serving_of, start_wait=10)
+
+    assert (await reloader.reload("start")).settling
+    settled = asyncio.create_task(reloader.settled())
+    site.leaf.write(site.folder)
+
+    assert (await settled).result is Result.APPLIED
+    assert current.number == 1
+    assert [(line["event"], line["log_level"]) for line in logs if line["log_level"] != "debug"] == [
+        ("reload.settling", "warning"),
+        ("reload.applied", "info"),
+    ]
+    await reloader.close()
+
+
+async def test_torn_material_at_start_is_refused_when_the_wait_is_over(
+    site: Site, current: Current, logs: Logs
+) -> None:
+    truncate(site)
+    reloader = Reloader(current, site.disk.load, serving_of, start_wait=0.6)
+
+    await reloader.reload("start")
+    outcome = await reloader.settled()
+
+    assert (outcome.result, rules(outcome)) == (Result.REFUSED, ["truncated_pem"])
+    assert logs[-1]["log_level"] == "error"
+    await reloader.close()
+
+
+# The proof after publishing
+
+
+class Proof:
+    """A `verify` that says what it is told to, and notes what was served while it looked."""
+
+    def __init__(self, current: Current) -> None:
+        self.current = current
+        self.reason: str | None = None
+        self.looked_at: list[int] = []
+
+    async def __call__(self, serving: Serving) -> str | None:
+        assert self.current.serving is serving
+        self.looked_at.append(serving.generation.number)
+        return self.reason
+
+
+async def test_what_is_published_is_verified_but_not_the_first(
+    site: Site, current: Current, logs: Logs
+) -> None:
+    proof = Proof(current)
+    reloader = Reloader(current, site.disk.load, serving_of, verify=proof)
+    await reloader.reload("start")
+    site.rotate()
+
+    assert (await reloader.reload("sighup")).result is Result.APPLIED
+    assert proof.looked_at == [2]
+
+
+async def test_a_generation_that_does_not_prove_itself_is_rolled_back_loudly(
+    site: Site, current: Current, logs: Logs
+) -> None:
+    proof = Proof(current)
+    reloader = Reloader(current, site.disk.load, serving_of, verify=proof)
+    await reloader.reload("start")
+    before = current.serving
+    site.rotate()
+    proof.reason = "it showed another certificate"
+
+    outcome = await reloader.reload("watch")
+
+    assert (outcome.result, outcome.generation, rules(outcome)) == (Result.REFUSED, 1, ["probe_listener"])
+    assert "it showed another certificate" in outcome.findings[0].message
+    assert current.serving is before
+    assert (logs[-1]["event"], logs[-1]["log_level"]) == ("reload.refused", "critical")
+    assert reloader.refused_since is not None
+    await reloader.close()
+
+
+async def test_a_failed_generation_is_not_tried_again_unless_somebody_asks(
+    site: Site, current: Current, logs: Logs
+) -> None:
+    proof = Proof(current)
+    reloader = Reloader(current, site.disk.load, serving_of, verify=proof)
+    await reloader.reload("start")
+    site.rotate()
+    proof.reason = "it showed another certificate"
     await reloader.reload("watch")
-    good.write(site.folder)
+
+    proof.reason = None
+    again = await reloader.reload("watch")
+    assert (again.result, rules(again)) == (Result.REFUSED, ["probe_listener"])
+    assert proof.looked_at == [2]
+
+    asked = await reloader.reload("admin")
+    assert (asked.result, asked.generation) == (Result.APPLIED, 3)
+    assert proof.looked_at == [2, 3]
+
+
+async def test_other_files_after_a_failed_generation_are_tried(
+    site: Site, current: Current, logs: Logs
+) -> None:
+    proof = Proof(current)
+    reloader = Reloader(current, site.disk.load, serving_of, verify=proof)
+    await reloader.reload("start")
+    site.rotate()
+    proof.reason = "it showed another certificate"
     await reloader.reload("watch")
-    assert told(logs) == ["reload.refused", "reload.unchanged"]
+    proof.reason = None
+    site.rotate()
+
+    outcome = await reloader.reload("watch")
+
+    assert (outcome.result, outcome.generation) == (Result.APPLIED, 3)
+
+
+async def test_a_proof_that_breaks_proves_nothing_against_the_generation(
+    site: Site, current: Current, logs: Logs
+) -> None:
+    async def breaks(_serving: Serving) -> str | None:
+        raise RuntimeError(API_KEY)
+
+    reloader = Reloader(current, site.disk.load, serving_of, verify=breaks)
+    await reloader.reload("start")
+    site.rotate()
+
+    assert (await reloader.reload("sighup")).result is Result.APPLIED
+    assert "reload.unverified" in told(logs)
+    assert API_KEY not in json.dumps(logs)
 
 
 async def test_no_secret_is_logged(reloader: Reloader, site: Site, logs: Logs) -> None:

@@ -198,13 +198,12 @@ async def test_an_error_that_nobody_expected_is_a_line_of_the_log_and_no_traceba
 async def test_a_certificate_that_can_not_be_served_is_refused_and_the_status_is_1(
     ledger: Ledger, tmp_path: Path
 ) -> None:
-    site = live_site(tmp_path)
+    site = live_site(tmp_path, tls={"start_wait": 0.5})
     write_torn(site.cert, site.leaf.chain_pem)
     status, daemon = await failed_start(ledger, site.file)
     assert status == 1
     (refused,) = daemon.told("reload.refused")
     assert refused["generation"] is None
-    assert refused["trigger"] == "start"
     assert refused["findings"][0]["rule"] == "truncated_pem"
     assert daemon.stderr == ""
 

@@ -2,9 +2,17 @@
 
 import pytest
 
-from rekeyd.settings import NOT_YET, Service, Settings, UpstreamAddress, describe, is_loopback, not_yet
+from rekeyd.settings import (
+    NOT_YET,
+    Service,
+    Settings,
+    Upstream,
+    UpstreamAddress,
+    describe,
+    is_loopback,
+    not_yet,
+)
 from rekeyd.settings.rules import RULES, WARNINGS
-from rekeyd.settings.schema import Upstream
 
 
 def test_rules_name_keys_that_exist() -> None:

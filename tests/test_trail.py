@@ -1,10 +1,15 @@
 """Where a file really is, and the metadata that gives a change away."""
 
+import contextlib
 import os
 import shutil
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rekeyd.reload.trail import follow, survey
 
@@ -60,7 +65,7 @@ def test_a_circle_ends(folder: Path) -> None:
     (folder / "b").symlink_to("a")
 
     assert len(list(follow(folder / "a"))) == 41
-    assert survey([folder / "a"]).files[folder / "a"][1] is None
+    assert survey([folder / "a"]).files[str(folder / "a")][1] is None
 
 
 def test_where_a_directory_is_gone_the_nearest_one_above_is_watched(folder: Path) -> None:
@@ -127,3 +132,40 @@ def test_a_file_that_changed_just_now_is_racy(folder: Path) -> None:
 
     assert survey([folder / "file"]).racy
     assert not survey([Path("/proc/1/no-such-file"), folder / "absent"]).racy
+
+
+LINKS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "d/a", "d/b", "d/e/a"]),
+        st.sampled_from(["a", "b", "d", "../a", "../d/b", "d/e", "./b", "..", "/", "d//e/", "e/../../b"]),
+    ),
+    max_size=6,
+)
+
+
+@given(LINKS, st.sampled_from(["a", "d/a", "a/b", "d/e/a", "d/e/x", "b/e/a", "a/../b"]))
+def test_a_trail_ends_where_the_kernel_says(links: list[tuple[str, str]], path: str) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made).resolve()
+        (folder / "d" / "e").mkdir(parents=True)
+        for link, target in links:
+            with contextlib.suppress(FileExistsError):
+                (folder / link).symlink_to(target)
+        try:
+            there = (folder / path).resolve(strict=True)
+        except (OSError, RuntimeError):
+            return  # the kernel gets nowhere either
+        trail = follow(folder / path)
+
+        assert trail[-1] == there
+        assert all(hop.is_symlink() for hop in trail[:-1])
+
+
+def test_a_thousand_pairs_are_looked_at_in_no_time(folder: Path) -> None:
+    files = [folder / f"site-{number}.{kind}" for number in range(1000) for kind in ("crt", "key")]
+    for file in files:
+        file.touch()
+    began = time.process_time()
+
+    assert len(survey(files).files) == 2000
+    assert time.process_time() - began < 0.2

@@ -5,15 +5,16 @@ is served. No secret is in a report: of keys there are ids and rights. Must not 
 """
 
 import datetime as dt
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from rekeyd.errors import Problem, SettingsError
 from rekeyd.reload.contexts import ContextError, serving_of
+from rekeyd.reload.diagnosis import diagnose
 from rekeyd.reload.disk import Disk
 from rekeyd.settings import Admin, parse
 from rekeyd.trust.certificates import Certificate
@@ -24,10 +25,14 @@ from rekeyd.trust.keys import Credential
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found. `unservable` is why the judged material can't be served all the same."""
+    """What was found. `unservable` is why the judged material can't be served all the same.
+
+    `doubts` is what will keep a later reload from working.
+    """
 
     candidate: Candidate
     findings: tuple[Finding, ...]
+    doubts: tuple[Finding, ...]
     ignored: tuple[str, ...]
     unservable: ContextError | None
     now: dt.datetime
@@ -40,7 +45,7 @@ class Report:
         """Tables of certificates and keys, then what was found."""
         yield from _certificates(self.candidate, self.now)
         yield from _keys(self.candidate.ring)
-        for finding in self.findings:
+        for finding in (*self.findings, *self.doubts):
             yield f"{finding.severity} ({finding.rule}): {finding}"
         if self.unservable is not None:
             yield f"refuse (context): {self.unservable}"
@@ -63,13 +68,14 @@ def check(disk: Disk, now: dt.datetime) -> Report:
         except ContextError as error:
             unservable = error
     ignored = disk.parsed.ignored if disk.parsed is not None else ()
-    return Report(candidate, verdict.findings, ignored, unservable, now)
+    doubts = diagnose(candidate.settings, os.environ)
+    return Report(candidate, verdict.findings, doubts, ignored, unservable, now)
 
 
 def _certificates(candidate: Candidate, now: dt.datetime) -> Iterator[str]:
     rows: list[tuple[str, Certificate]] = []
-    if candidate.material is not None:
-        leaf, *rest = candidate.material.chain
+    for material in candidate.certificates:
+        leaf, *rest = material.chain
         rows += [("server", leaf), *(("  issuer", certificate) for certificate in rest)]
     for name, anchors in (("client CA", candidate.anchors), ("upstream CA", candidate.upstream_anchors)):
         rows += [(name, certificate) for certificate in anchors.certificates] if anchors is not None else []
@@ -132,20 +138,3 @@ def _socket_written_in(source: bytes) -> str | None:
     admin = tree.get("admin") if isinstance(tree, dict) else None
     named = admin.get("socket") if isinstance(admin, dict) else None
     return named if isinstance(named, str) else None
-
-
-def status_lines(status: Mapping[str, Any]) -> Iterator[str]:
-    """`rekeyd status` for a person."""
-    certificate, last = status.get("certificate"), status.get("last_reload")
-    yield f"rekeyd {status.get('version')}, pid {status.get('pid')}: {status.get('state')}"
-    yield f"generation   {status.get('generation')}"
-    if certificate:
-        yield f"certificate  {', '.join(certificate['names'])}, serial {certificate['serial']}"
-        yield f"             until {certificate['not_after']}, sha256 {certificate['sha256']}"
-    yield f"connections  {status.get('connections')}"
-    for name, good in status.get("checks", {}).items():
-        yield f"{name:<12} {'ok' if good else 'FAILS'}"
-    if last:
-        yield f"last reload  {last['outcome']} ({last['trigger']})"
-        yield from (f"             {finding['message']}" for finding in last.get("findings", ()))
-    yield from (f"warning      {warning}" for warning in status.get("warnings", ()))

@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from rekeyd import __version__
-from rekeyd.checking import check, socket_named_in, status_lines
+from rekeyd.checking import check, socket_named_in
 from rekeyd.demo import Stage, state_directory
 from rekeyd.errors import SettingsError
 from rekeyd.listeners.admin import NoDaemon, ask
 from rekeyd.reload.current import Current
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.outcome import Result
+from rekeyd.reload.starting import settings_to_start_with
 from rekeyd.server import Server
 from rekeyd.system import process
 from rekeyd.telemetry import console
 from rekeyd.telemetry.logs import configure
 from rekeyd.telemetry.sink import MIB, Sink
+from rekeyd.telemetry.status import status_lines
 
 _Command = Callable[[argparse.Namespace], int]
 
@@ -117,7 +119,7 @@ def _demo(chosen: argparse.Namespace) -> int:
 def _run_server(file: Path, stage: Stage | None = None) -> int:
     process.settle()
     disk = Disk(file, {} if stage else os.environ)
-    settings = disk.load().settings
+    settings = settings_to_start_with(disk)
     current = Current()
     logs = configure(
         format=settings.logging.format,

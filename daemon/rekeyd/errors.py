@@ -13,13 +13,15 @@ class Problem:
     """One mistake and its remedy. No field ever holds a secret.
 
     `file` is the path as the operator wrote it (or the name of an environment variable), `key` the dotted
-    setting (`tls.cert`) or empty, `message` what is wrong, `fix` what to do about it.
+    setting (`tls.cert`) or empty, `message` what is wrong, `fix` what to do about it. `rule` is a short name
+    of what was broken that stays the same.
     """
 
     file: str
     key: str
     message: str
     fix: str
+    rule: str = "settings"
 
     def __str__(self) -> str:
         place = f"{self.file}: {self.key}" if self.key else self.file

@@ -7,7 +7,6 @@ opposite to its start.
 
 import asyncio
 import contextlib
-import datetime as dt
 import os
 import signal
 from typing import Any
@@ -15,21 +14,32 @@ from typing import Any
 import structlog
 
 from rekeyd import __version__
+from rekeyd.condition import Condition
 from rekeyd.errors import RekeydError
-from rekeyd.listeners.admin import AdminListener, can_be_made
+from rekeyd.ledger import Ledger
+from rekeyd.listeners.admin import AdminListener
 from rekeyd.listeners.door import Door, Limits, bind
-from rekeyd.listeners.http.gateway import HttpGateway
+from rekeyd.listeners.http.gateway import HttpGateway, Records
+from rekeyd.listeners.metrics import MetricsListener
+from rekeyd.reload import diagnosis
 from rekeyd.reload.contexts import ContextError, serving_of
 from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.disk import Disk
+from rekeyd.reload.expiry import ExpiryWatch
 from rekeyd.reload.outcome import Outcome, Result
-from rekeyd.reload.reloader import START, Reloader
+from rekeyd.reload.probe import reason_against
+from rekeyd.reload.reloader import Reloader
+from rekeyd.reload.starting import first_generation
 from rekeyd.reload.triggers import Watch, run_timer
 from rekeyd.settings import Settings
 from rekeyd.system import systemd
+from rekeyd.system.unix_socket import can_be_made
 from rekeyd.telemetry.decisions import DecisionLog
+from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.telemetry.logs import Logs
-from rekeyd.trust.generation import Generation, Part, described
+from rekeyd.telemetry.metrics import Metrics
+from rekeyd.trust.generation import Generation, Part
+from rekeyd.trust.names import choose
 from rekeyd.upstream.connection import UpstreamError
 from rekeyd.upstream.connectors import ApplicationError, find_factory
 from rekeyd.upstream.pools import Pools
@@ -49,29 +59,52 @@ class Server:
         self._settings = settings
         self._current = current
         self._logs = logs
-        self._decisions = DecisionLog(logs.emit, decisions=settings.logging.decisions)
-        self._reloader = Reloader(current, disk.load, _build, on_outcome=[self._follow])
-        self._triggers: list[asyncio.Task[None]] = []
-        self._pools = Pools()
-        self._gateway = HttpGateway(
-            settings,
-            current=current,
-            pools=self._pools,
-            decisions=self._decisions,
-            health=self._health,
-            left=self._connection_left,
+        self._ledger = Ledger()
+        self._metrics = _metrics(current, self._ledger)
+        self._decisions = DecisionLog(
+            logs.emit, counts=self._metrics, hub=logs.hub, decisions=settings.logging.decisions
         )
+        self._handshakes = HandshakeLog(logs.emit, self._metrics)
+        self._reloader = Reloader(
+            current,
+            disk.load,
+            _build,
+            verify=self._verify,
+            on_outcome=[self._metrics.reloaded, self._follow],
+            start_wait=settings.tls.start_wait,
+        )
+        self._expiry = ExpiryWatch(current)
+        self._pools = Pools()
+        self._condition = Condition(current, self._reloader, self._ledger, self._pools, disk)
+        self._gateway = self._make_gateway()
+        self._tasks: list[asyncio.Task[None]] = []
         self._door: Door
         self._admin: AdminListener | None = None
+        self._scrapes: MetricsListener | None = None
         self._stop = asyncio.Event()
         self._cut = asyncio.Event()
         self._asked: set[asyncio.Task[None]] = set()
         self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The port, once connections are taken."""
 
+    def _make_gateway(self) -> HttpGateway:
+        return HttpGateway(
+            self._settings,
+            current=self._current,
+            pools=self._pools,
+            health=self._condition.checks,
+            ledger=self._ledger,
+            records=Records(self._decisions, self._handshakes, self._metrics.upstream_failed),
+            left=self._connection_left,
+        )
+
     async def run(self) -> int:
         """Serve until a signal ends it; the exit status."""
-        first = await self._reloader.reload(START)
+        self._handle_signals()
+        first = await self._first()
+        if first is None:
+            await self._end()
+            return SERVED
         if first.refused:
             return SETTINGS_WRONG if first.problems else NOT_SERVED
         try:
@@ -84,6 +117,18 @@ class Server:
         await self._drain()
         await self._end()
         return SERVED
+
+    async def _first(self) -> Outcome | None:
+        """What came of the first generation; None where we were stopped while the files were waited for."""
+        first = asyncio.create_task(first_generation(self._reloader, self._disk))
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({first, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if first.done():
+            return first.result()
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        return None
 
     def stop(self, why: str) -> None:
         """Begin to stop; asked again, stop at once."""
@@ -99,7 +144,6 @@ class Server:
     # Start.
 
     async def _start(self) -> None:
-        self._handle_signals()
         service = self._settings.service
         await self._pools.pool_for(self._generation())
         self._door = Door(
@@ -109,22 +153,33 @@ class Server:
             current=self._current,
             protocol=self._gateway.protocol,
             limits=Limits(service.handshake_timeout, service.max_connections),
+            handshakes=self._handshakes,
         )
         with contextlib.ExitStack() as undo:
             undo.callback(self._door.close)
+            await self._start_metrics()
             await self._start_admin()
             self._door.open()
             undo.pop_all()
-        self._start_triggers()
+        self._start_tasks()
         self._announce()
+        diagnosis.tell(await asyncio.to_thread(diagnosis.diagnose, self._settings, os.environ))
 
-    def _start_triggers(self) -> None:
+    def _start_tasks(self) -> None:
         tls, reload = self._settings.tls, self._reloader.reload
+        self._tasks.append(asyncio.create_task(self._expiry.run(), name="expiry"))
         if tls.watch:
             watch = Watch(lambda: self._disk.paths, reload)
-            self._triggers.append(asyncio.create_task(watch.run(), name="watch"))
+            self._tasks.append(asyncio.create_task(watch.run(), name="watch"))
         if tls.cert_ttl:
-            self._triggers.append(asyncio.create_task(run_timer(tls.cert_ttl, reload), name="ttl"))
+            self._tasks.append(asyncio.create_task(run_timer(tls.cert_ttl, reload), name="ttl"))
+
+    async def _start_metrics(self) -> None:
+        port = self._settings.metrics.port
+        if port is not None:
+            # On loopback: the port asks for no key.
+            self._scrapes = MetricsListener(bind("127.0.0.1", port), self._metrics.exposition)
+            await self._scrapes.start()
 
     async def _start_admin(self) -> None:
         admin = self._settings.admin
@@ -137,12 +192,17 @@ class Server:
                 fix="Set admin.socket to a path that can be, or to null",
             )
             return
-        listener = AdminListener(admin.socket, reload=self._reloader.reload, status=self.status)
+        listener = AdminListener(
+            admin.socket,
+            reload=self._reloader.reload,
+            status=self._status,
+            exposition=self._metrics.exposition,
+            hub=self._logs.hub,
+        )
         await listener.start()
         self._admin = listener
 
     def _announce(self) -> None:
-        host, port = self._door.address
         parsed = self._disk.parsed
         if parsed is not None and parsed.ignored:
             log.info("settings.ignored", keys=list(parsed.ignored))
@@ -150,12 +210,15 @@ class Server:
             "daemon.started",
             version=__version__,
             pid=os.getpid(),
-            listeners=[{"name": self._door.name, "host": host, "port": port, "tls": self._door.tls}],
+            listeners=[
+                _listener(self._door.name, self._door.address, tls=self._door.tls),
+                *([_listener("metrics", self._scrapes.address, tls=False)] if self._scrapes else []),
+            ],
             admin=str(self._admin.path) if self._admin else None,
             upstream=str(self._settings.upstream.http),
         )
-        systemd.ready(self._summary())
-        self.started.set_result(port)
+        systemd.ready(self._condition.summary())
+        self.started.set_result(self._door.address[1])
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -173,9 +236,12 @@ class Server:
             systemd.reloading()
         await self._reloader.reload("sighup")
         if not self._stop.is_set():  # STOPPING=1 is not to be taken back
-            systemd.ready(self._summary())
+            systemd.ready(self._condition.summary())
 
-    # What follows an outcome.
+    # What is asked of it, and what follows an outcome.
+
+    async def _status(self) -> dict[str, Any]:
+        return await self._condition.status(stopping=self._stop.is_set())
 
     def _follow(self, outcome: Outcome) -> None:
         generation = self._current.generation
@@ -184,10 +250,10 @@ class Server:
         if outcome.result is Result.APPLIED:
             self._logs.level = generation.settings.logging.level
             self._decisions.decisions = generation.settings.logging.decisions
+            self._ledger.rotated(generation)
+            self._expiry.look()
         if not self._stop.is_set():
-            systemd.notify(STATUS=self._summary())
-
-    # State.
+            systemd.notify(STATUS=self._condition.summary())
 
     def _generation(self) -> Generation:
         generation = self._current.generation
@@ -195,40 +261,8 @@ class Server:
             raise RuntimeError("asked before the first generation")
         return generation
 
-    async def _health(self) -> dict[str, bool]:
-        generation = self._generation()
-        checks = {"upstream": await self._pools.reachable(generation)}
-        if generation.server is not None:
-            checks["certificate"] = generation.server.leaf.not_after > dt.datetime.now(dt.UTC)
-        return checks
-
-    async def status(self) -> dict[str, Any]:
-        """For the admin socket. `serving` is what readiness says."""
-        checks = await self._health()
-        generation, last = self._current.generation, self._reloader.last
-        leaf = generation.server.leaf if generation is not None and generation.server is not None else None
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "state": "stopping" if self._stop.is_set() else "serving",
-            "serving": all(checks.values()) and not self._stop.is_set(),
-            "checks": checks,
-            "generation": self._current.number,
-            "certificate": None if leaf is None else described(leaf),
-            "connections": self._door.connections,
-            "last_reload": None if last is None else last.fields(),
-            "warnings": [str(w) for w in self._disk.parsed.warnings] if self._disk.parsed else [],
-        }
-
-    def _summary(self) -> str:
-        """One line for `systemctl status`."""
-        generation, last = self._current.generation, self._reloader.last
-        parts = [f"generation {self._current.number}"]
-        if generation is not None and generation.server is not None:
-            parts.append(f"certificate until {generation.server.leaf.not_after:%Y-%m-%d %H:%M} UTC")
-        if last is not None and last.refused:
-            parts.append("the last reload was refused")
-        return ", ".join(parts)
+    async def _verify(self, serving: Serving) -> str | None:
+        return None if self._stop.is_set() else await _reason_against(serving, self._door)
 
     # Stop.
 
@@ -257,15 +291,42 @@ class Server:
                 await self._door.closed()
 
     async def _end(self) -> None:
-        for trigger in self._triggers:
-            trigger.cancel()
-        await asyncio.gather(*self._triggers, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._reloader.close()
+        if self._scrapes is not None:
+            await self._scrapes.stop()
         if self._admin is not None:
             await self._admin.stop()
         await self._pools.close()
         self._decisions.close()
+        self._handshakes.close()
         log.info("daemon.stopped")
+
+
+def _metrics(current: Current, ledger: Ledger) -> Metrics:
+    return Metrics(
+        version=__version__, generation=lambda: current.generation, connections=ledger.per_generation
+    )
+
+
+async def _reason_against(serving: Serving, door: Door) -> str | None:
+    """Does a client that comes in by our own door see the new certificate? None where it does."""
+    generation = serving.generation
+    if not door.tls or generation.default is None:
+        return None
+    name = next((n.replace("*", "probe") for n in generation.default.leaf.dns_names), None)
+    strict = generation.settings.tls.strict_sni
+    if strict and name is None:
+        return None
+    shown = {material.leaf.sha256 for material in choose(generation.certificates, name, strict=strict)}
+    return await reason_against(shown, *door.address, name, announce=door.expect_probe)
+
+
+def _listener(name: str, address: tuple[str, int], *, tls: bool) -> dict[str, object]:
+    host, port = address
+    return {"name": name, "host": host, "port": port, "tls": tls}
 
 
 def _build(generation: Generation) -> Serving:

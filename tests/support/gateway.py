@@ -23,12 +23,14 @@ from typing import Any
 import structlog
 from structlog.testing import capture_logs
 
+from rekeyd.ledger import Ledger
 from rekeyd.listeners.door import Door, Limits, bind
-from rekeyd.listeners.http.gateway import HttpGateway
+from rekeyd.listeners.http.gateway import HttpGateway, Records
 from rekeyd.reload.contexts import serving_of
 from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.disk import Disk
 from rekeyd.telemetry.decisions import DecisionLog
+from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.trust.certificates import read_material
 from rekeyd.upstream.pools import Pools
 from support.pki import Authority, Leaf, replace_file
@@ -86,7 +88,7 @@ class Scene:
             self._number += 1
             leaf = self.authority.issue("localhost", "127.0.0.1")
             material = read_material(leaf.chain_pem, leaf.key_pem)
-            servings.append(serving_of(replace(generation, number=self._number, server=material)))
+            servings.append(serving_of(replace(generation, number=self._number, certificates=(material,))))
         return servings
 
     async def open(self, sections: Mapping[str, Mapping[str, Any]]) -> None:
@@ -108,12 +110,15 @@ class Scene:
         assert serving is not None
         service = serving.generation.settings.service
         self.decisions = DecisionLog(self._record)
+        self.handshakes = HandshakeLog(_log)
+        self.ledger = Ledger()
         self.gateway = HttpGateway(
             serving.generation.settings,
             current=self.current,
             pools=self.pools,
-            decisions=self.decisions,
             health=self._health,
+            ledger=self.ledger,
+            records=Records(self.decisions, self.handshakes, lambda _cause: None),
             left=self._left,
         )
         self.door = Door(
@@ -123,6 +128,7 @@ class Scene:
             current=self.current,
             protocol=self.gateway.protocol,
             limits=Limits(service.handshake_timeout, service.max_connections),
+            handshakes=self.handshakes,
         )
         self.door.open()
 
@@ -135,6 +141,7 @@ class Scene:
         await eventually(lambda: at is None or not at.pool._lent, what="the return of every connection")
         await self.pools.close()
         self.decisions.close()
+        self.handshakes.close()
         await eventually(lambda: self.door.connections == 0, what="the end of all connections")
 
     # Clients.
@@ -190,7 +197,15 @@ class Scene:
     def events(self, name: str) -> list[Event]:
         return [line for line in self.told if line["event"] == name]
 
-    def _record(self, level: str, event: str, fields: Event, *, dispensable: bool = False) -> None:
+    def _record(
+        self,
+        level: str,
+        event: str,
+        fields: Event,
+        *,
+        dispensable: bool = False,
+        logged: bool = True,  # noqa: ARG002 - `Emit` has it
+    ) -> None:
         self.records.append({"level": level, "event": event, "dispensable": dispensable, **fields})
 
     def _left(self) -> None:
@@ -248,3 +263,8 @@ async def stage(
             loop.set_exception_handler(None)
     tracebacks = [line for line in told if line.get("exc_info")]
     assert scene.accidents + tracebacks == []
+
+
+def _log(level: str, event: str, fields: Event, *, dispensable: bool = False) -> None:
+    """Handshakes are looked for among the other events, not among the decisions."""
+    structlog.get_logger().log(getattr(logging, level.upper()), event, **fields)

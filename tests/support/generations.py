@@ -12,6 +12,7 @@ from rekeyd.trust.certificates import Anchors, Material, read_material
 from rekeyd.trust.generation import Candidate, Finding
 from rekeyd.trust.keys import KeyRing
 from rekeyd.trust.policy import Policy
+from rekeyd.trust.revocations import Revocations
 from support.pki import Authority, Leaf, replace_file
 
 API_KEY = "a-made-up-key-that-may-do-everything"
@@ -37,19 +38,24 @@ def material_of(leaf: Leaf) -> Material:
     return read_material(leaf.chain_pem, leaf.key_pem)
 
 
+def materials_of(*leaves: Leaf | Material | None) -> tuple[Material, ...]:
+    return tuple(material_of(leaf) if isinstance(leaf, Leaf) else leaf for leaf in leaves if leaf is not None)
+
+
 def candidate_of(
-    leaf: Leaf | Material | None,
-    *,
+    *leaves: Leaf | Material | None,
     settings: Settings | None = None,
     anchors: Anchors | None = None,
+    revocations: Revocations | None = None,
     ring: KeyRing | None = None,
     faults: tuple[Finding, ...] = (),
 ) -> Candidate:
-    """What reading the files would have given."""
+    """What reading the files would have given; the first certificate is the default, None is left out."""
     return Candidate(
         settings=settings or settings_of(),
-        material=material_of(leaf) if isinstance(leaf, Leaf) else leaf,
+        certificates=materials_of(*leaves),
         anchors=anchors,
+        revocations=revocations,
         ring=ring or KeyRing([]),
         policy=POLICY,
         digest="",

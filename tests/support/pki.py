@@ -194,7 +194,7 @@ class Authority:
         signature_hash: HashName = "sha256",
         client: bool = False,
     ) -> Leaf:
-        """A leaf for these DNS names, IP addresses and URIs; by default `localhost` and `127.0.0.1`, 90 days.
+        """A leaf for these names, addresses and URIs; by default `localhost` and `127.0.0.1`, for 90 days.
 
         `key` is a kind or an existing key. SHA-1 and MD5 signatures need an authority with an RSA key.
         """
@@ -210,6 +210,31 @@ class Authority:
         purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         return Leaf(_sign(builder, self.private_key, signature_hash), private_key, self.chain)
+
+    def crl(
+        self,
+        *revoked: Leaf | int,
+        this_update: dt.datetime | None = None,
+        next_update: dt.datetime | None = None,
+        extensions: Sequence[x509.ExtensionType] = (),
+        signed_by: PrivateKey | None = None,
+    ) -> bytes:
+        """A list of revoked certificates (or serial numbers) as PEM, good from yesterday and for a week.
+
+        `extensions` are critical; `signed_by` is another key than this authority's.
+        """
+        began = this_update or now() - DAY
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self.name).last_update(began)
+        builder = builder.next_update(next_update or max(now(), began) + 7 * DAY)
+        for each in revoked:
+            serial = each if isinstance(each, int) else each.serial
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(began).build()
+            builder = builder.add_revoked_certificate(entry)
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=True)
+        key = signed_by or self.private_key
+        hash_name = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+        return builder.sign(key, hash_name).public_bytes(serialization.Encoding.PEM)
 
     def _builder(
         self,
@@ -253,6 +278,8 @@ _CA_USAGE = x509.KeyUsage(
 def _general_name(name: str) -> x509.GeneralName:
     if "://" in name:
         return x509.UniformResourceIdentifier(name)
+    if "@" in name:
+        return x509.RFC822Name(name)
     try:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:

@@ -120,7 +120,7 @@ class ResponseReader:
                 raise BadResponseError("switched protocols unasked") from None
         except httptools.HttpParserError as error:
             if not self.complete:
-                raise BadResponseError(self._error or f"malformed answer ({error})") from None
+                raise BadResponseError(self._error or f"sent a malformed answer ({error})") from None
             self.excess = True  # garbage behind a whole answer spoils the connection, not the answer
         if self.complete and self._chunked and _LAST_CHUNK.fullmatch(self._tail) is None:
             self.excess = True  # blank lines, which the parser skips without a word
@@ -129,7 +129,7 @@ class ResponseReader:
     def _portion(self, data: bytes) -> int:
         room = MAX_HEAD - self._unbroken
         if room <= 0:
-            raise BadResponseError("a head, chunk extension or trailer is too long")
+            raise BadResponseError("sent a head, chunk extension or trailer that is too long")
         if self.head is not None:
             return room
         before = self._tail[1 - len(_END_OF_HEAD) :]
@@ -156,7 +156,7 @@ class ResponseReader:
         fields, reason = tuple(self._fields), self._reason
         self._fields, self._reason = [], b""
         if not (_FIRST <= status <= _LAST and version in {"1.0", "1.1"} and _REASON.fullmatch(reason)):
-            self._refuse("no status line of HTTP/1")
+            self._refuse("sent no status line of HTTP/1")
         if status == SWITCHING_PROTOCOLS:
             self._switch(fields, reason)
         elif status >= _FINAL:
@@ -203,10 +203,10 @@ class ResponseReader:
         lengths = [v for name, v in fields if name.lower() == b"content-length"]
         if codings:
             if codings != [b"chunked"] or lengths or version == "1.0":
-                self._refuse("the body is framed in more than one way")
+                self._refuse("framed the body in more than one way")
             return Framing(chunked=True)
         if len(lengths) > 1 or any(not v.isdigit() for v in lengths):
-            self._refuse("the body is framed in more than one way")
+            self._refuse("framed the body in more than one way")
         return Framing(length=int(lengths[0])) if lengths else Framing()
 
     def _refuse(self, why: str) -> None:

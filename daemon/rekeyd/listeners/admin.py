@@ -1,25 +1,19 @@
-"""The admin socket: `rekeyd reload` and `rekeyd status` talk to the daemon here.
+"""The admin socket: `rekeyd reload` and `rekeyd status` talk to the daemon here, and whoever watches it.
 
-Owns: a unix socket that appears whole, with mode 0660 (who may write to it may ask), and that never takes
-the place of a living daemon's nor of somebody's file; two routes, answering with what was passed in. Rules:
+Owns: a unix socket with mode 0660 (who may write to it may ask), and what is served on it: `POST /reload`,
+`GET /status`, `GET /metrics`, and `GET /events`, a stream of server-sent events that are what the log has.
+The answers are what was passed in. A reader of events that is slow misses some, and is told how many; when
+the listener stops, its streams end.
 
-- The socket is bound under another name and renamed, so its path never shows one that doesn't answer.
-- What is there already is replaced only if it is a socket on which nobody answers. Daemons that start at once
-  take turns: the folder is locked meanwhile.
-- On stop the path is removed only if what is there is still ours.
-
-Must not know: the other listeners, and what a reload does.
+Must not know: the other listeners, what a reload does, and what is counted.
 """
 
-import contextlib
-import errno
-import fcntl
+import asyncio
 import http.client
 import json
 import os
 import socket
-import stat
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,11 +21,14 @@ import orjson
 import structlog
 from aiohttp import web
 
-from rekeyd.errors import Problem, RekeydError, SettingsError
+from rekeyd.errors import RekeydError
+from rekeyd.system.unix_socket import Taken, take
+from rekeyd.telemetry.hub import Hub, Subscription, TooManySubscribersError
 
-MODE = 0o660
-_LONGEST_PATH = 107  # sun_path in unix(7), without its final NUL
+HEARTBEAT = 15.0
+"""Seconds without an event after which a stream shows that it lives."""
 _SHUTDOWN = 5.0
+_LAST_WORDS = 1.0  # seconds in which a stream may be read to its end
 
 log = structlog.get_logger()
 
@@ -51,6 +48,8 @@ class Reload(Protocol):
 
 
 Status = Callable[[], Awaitable[Mapping[str, Any]]]
+Exposition = Callable[[str], tuple[bytes, str]]
+"""`Metrics.exposition`: the field `Accept` to a body and its content type."""
 
 
 class NoDaemon(RekeydError):  # noqa: N818 - it says what is the matter
@@ -60,30 +59,39 @@ class NoDaemon(RekeydError):  # noqa: N818 - it says what is the matter
 class AdminListener:
     """The socket at `path`, from `start` to `stop`."""
 
-    def __init__(self, path: Path, *, reload: Reload, status: Status) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        reload: Reload,
+        status: Status,
+        exposition: Exposition,
+        hub: Hub,
+        heartbeat: float = HEARTBEAT,
+    ) -> None:
         self.path = path
+        self._streams = _Streams(hub, heartbeat)
         self._runner = web.AppRunner(
-            _application(reload, status), access_log=None, shutdown_timeout=_SHUTDOWN, handle_signals=False
+            _application(reload, status, exposition, self._streams),
+            access_log=None,
+            shutdown_timeout=_SHUTDOWN,
+            handle_signals=False,
         )
-        self._inode: tuple[int, int] | None = None
+        self._taken: Taken | None = None
 
     async def start(self) -> None:
         """Listen. Raises SettingsError where the path can't be had."""
-        channel, self._inode = _open(self.path)
+        self._taken = take(self.path, key="admin.socket")
         await self._runner.setup()
-        await web.SockSite(self._runner, channel).start()
+        await web.SockSite(self._runner, self._taken.channel).start()
 
     async def stop(self) -> None:
-        """Stop listening; what is being answered is finished, for a few seconds."""
-        if self._inode is not None and _inode(self.path) == self._inode:
-            self.path.unlink(missing_ok=True)
-        self._inode = None
+        """Stop listening, and end the streams; what is being answered is finished, for a few seconds."""
+        if self._taken is not None:
+            self._taken.leave()
+            self._taken = None
+        await self._streams.end()
         await self._runner.cleanup()
-
-
-def can_be_made(path: Path) -> bool:
-    """Whether a socket can be made at `path` by this process. Says nothing about what is there already."""
-    return os.access(path.parent, os.W_OK | os.X_OK)
 
 
 def ask(path: Path, method: str, target: str, *, timeout: float = 60.0) -> tuple[int, dict[str, Any]]:
@@ -121,7 +129,9 @@ class _UnixConnection(http.client.HTTPConnection):
 # What is served
 
 
-def _application(reload: Reload, status: Status) -> web.Application:
+def _application(
+    reload: Reload, status: Status, exposition: Exposition, streams: "_Streams"
+) -> web.Application:
     async def post_reload(_request: web.Request) -> web.Response:
         told = await reload(trigger="admin")
         return _answer({**told.fields(), "lines": told.lines()})
@@ -129,10 +139,84 @@ def _application(reload: Reload, status: Status) -> web.Application:
     async def get_status(_request: web.Request) -> web.Response:
         return _answer(await status())
 
+    async def get_metrics(request: web.Request) -> web.Response:
+        body, content_type = exposition(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
     application = web.Application(middlewares=[_in_json])
     application.router.add_post("/reload", post_reload)
-    application.router.add_get("/status", get_status, allow_head=False)
+    for path, handler in (
+        ("/status", get_status),
+        ("/metrics", get_metrics),
+        ("/events", streams.serve),
+    ):
+        application.router.add_get(path, handler, allow_head=False)
     return application
+
+
+class _Streams:
+    """The answers to `GET /events` that are under way."""
+
+    def __init__(self, hub: Hub, heartbeat: float) -> None:
+        self._hub = hub
+        self._heartbeat = heartbeat
+        self._open: dict[Subscription, web.Request] = {}
+        self._ending = False
+        self._ended = asyncio.Event()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        if self._ending:
+            return _answer({"error": "The daemon is stopping"}, 503)
+        try:
+            subscription = self._hub.subscribe()
+        except TooManySubscribersError as error:
+            return _answer({"error": str(error)}, 503)
+        self._open[subscription] = request
+        try:
+            return await self._stream(request, subscription)
+        finally:
+            subscription.close()
+            del self._open[subscription]
+            if not self._open:
+                self._ended.set()
+
+    async def end(self) -> None:
+        """Let every stream say what it has heard, and cut off those whose readers don't take it."""
+        self._ending = True
+        for subscription in self._open:
+            subscription.close()
+        if self._open:
+            self._ended.clear()
+            try:
+                await asyncio.wait_for(self._ended.wait(), _LAST_WORDS)
+            except TimeoutError:
+                for request in self._open.values():
+                    if request.transport is not None:
+                        request.transport.abort()
+
+    async def _stream(self, request: web.Request, subscription: Subscription) -> web.StreamResponse:
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+        )
+        try:
+            await response.prepare(request)
+            await response.write(b": what rekeyd tells from now on\n\n")
+            while piece := await self._next(subscription):
+                await response.write(piece)
+        except ConnectionResetError:
+            pass  # the reader left
+        return response
+
+    async def _next(self, subscription: Subscription) -> bytes:
+        """The next event, or a sign of life; empty at the end."""
+        try:
+            async with asyncio.timeout(self._heartbeat):
+                heard = await anext(subscription)
+        except TimeoutError:
+            return b": alive\n\n"
+        except StopAsyncIteration:
+            return b""
+        return b"event: %b\ndata: %b\n" % (heard.name.encode(), heard.line)
 
 
 @web.middleware
@@ -153,87 +237,3 @@ def _answer(fields: Mapping[str, Any], status: int = 200) -> web.Response:
     return web.Response(
         body=body, status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
     )
-
-
-# How the path is taken
-
-
-def _open(path: Path) -> tuple[socket.socket, tuple[int, int]]:
-    own = path.with_name(f".{os.getpid()}")
-    if max(len(os.fsencode(path)), len(os.fsencode(own))) > _LONGEST_PATH:
-        raise _refused(path, f"a socket's path has at most {_LONGEST_PATH} bytes", "Choose a shorter path")
-    try:
-        with _locked(path.parent):
-            _make_way(path)
-            return _bound(own, path)
-    except BlockingIOError as error:
-        raise _refused(
-            path, "another daemon is starting in this folder", "Give each its own folder"
-        ) from error
-    except OSError as error:
-        fix = f"Make {path.parent} a folder in which rekeyd may write, or set another path"
-        raise _refused(
-            path, f"can't make the socket: {os.strerror(error.errno or errno.EIO)}", fix
-        ) from error
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _make_way(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise _refused(path, "something that is not a socket is there", "Remove it or set another path")
-    if _answers(path):
-        raise _refused(path, "another daemon answers there", "Stop it, or give this one another path")
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-        channel.setblocking(False)
-        try:
-            channel.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            return False
-        except BlockingIOError:
-            return True  # its queue is full, so somebody listens
-    return True
-
-
-def _bound(own: Path, path: Path) -> tuple[socket.socket, tuple[int, int]]:
-    own.unlink(missing_ok=True)  # left by a process that died under this very pid
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    try:
-        os.fchmod(channel.fileno(), MODE)  # Linux makes the file with the socket's mode, less the umask
-        channel.bind(os.fspath(own))
-        own.chmod(MODE)
-        channel.listen(128)
-        own.rename(path)
-    except BaseException:
-        channel.close()
-        own.unlink(missing_ok=True)
-        raise
-    made = path.lstat()
-    return channel, (made.st_dev, made.st_ino)
-
-
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _refused(path: Path, message: str, fix: str) -> SettingsError:
-    return SettingsError([Problem(file=str(path), key="admin.socket", message=message, fix=fix)])

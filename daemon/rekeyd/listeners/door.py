@@ -15,10 +15,13 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from rekeyd.reload.current import Current, Serving
+from rekeyd.system.alerts import ACCEPTED
+from rekeyd.telemetry.handshakes import HandshakeLog
 
 log = structlog.get_logger()
 
@@ -36,6 +39,7 @@ _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOME
 _ROOM_AGAIN_AFTER = 0.5
 
 ProtocolFactory = Callable[[Serving], asyncio.Protocol]
+"""What it makes may have `turned_away`: true where it let nobody in, and told of that itself."""
 Refused = Callable[[str, str], None]
 
 
@@ -59,6 +63,7 @@ class Door:
         current: Current,
         protocol: ProtocolFactory,
         limits: Limits,
+        handshakes: HandshakeLog,
     ) -> None:
         self.name = name
         self.tls = tls
@@ -66,6 +71,8 @@ class Door:
         self._current = current
         self._protocol = protocol
         self._limits = limits
+        self._handshakes = handshakes
+        self._own: set[tuple[str, int]] = set()
         self._admitting: set[asyncio.Task[None]] = set()
         self._connections = 0
         self._accepting = False
@@ -81,6 +88,10 @@ class Door:
     def connections(self) -> int:
         """Open connections, those in a handshake included."""
         return self._connections
+
+    def expect_probe(self, address: tuple[str, int]) -> None:
+        """The next connection from `address` is our own: how its handshake ends is no client's story."""
+        self._own.add(address)
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -133,7 +144,7 @@ class Door:
                 if error.errno in _OUT_OF_ROOM:
                     self._no_room(error)
                 return False  # else: none is left, or it broke off in the queue (accept(2), "Error handling")
-            task = self._loop.create_task(self._admit(sock, _host(address)))
+            task = self._loop.create_task(self._admit(sock, address))
             self._admitting.add(task)
             self._connections += 1
             task.add_done_callback(self._admitted)
@@ -144,15 +155,18 @@ class Door:
         self._accept_off()
         self._loop.call_later(_ROOM_AGAIN_AFTER, self._accept_on)
 
-    async def _admit(self, sock: socket.socket, client: str) -> None:
+    async def _admit(self, sock: socket.socket, address: Any) -> None:
         serving = self._current.serving
         context = serving.tls if serving is not None and self.tls else None
         if serving is None or (self.tls and context is None):
             sock.close()  # nothing to serve it with: never in plaintext where TLS is asked for
             self.left()
             return
+        ours = tuple(address[:2]) in self._own
+        self._own.discard(tuple(address[:2]))
+        ACCEPTED.set(sock)
         try:
-            await self._loop.connect_accepted_socket(
+            _, guest = await self._loop.connect_accepted_socket(
                 lambda: self._protocol(serving),
                 sock,
                 ssl=context,
@@ -161,13 +175,12 @@ class Door:
             )
         except (OSError, ValueError) as error:
             self.left()
-            log.warning(
-                "tls.handshake_failed",
-                listener=self.name,
-                client=client,
-                reason=handshake_reason(error),
-                generation=serving.generation.number,
-            )
+            if not ours:
+                number = serving.generation.number
+                self._handshakes.failed(self.name, _host(address), handshake_reason(error), number)
+        else:
+            if context is not None and not (ours or getattr(guest, "turned_away", False)):
+                self._handshakes.succeeded(self.name)
 
     def _admitted(self, task: asyncio.Task[None]) -> None:
         self._admitting.discard(task)
@@ -182,6 +195,10 @@ def handshake_reason(error: Exception) -> str:
     match error:
         case ssl.SSLCertVerificationError():
             return f"client_certificate: {error.verify_message}"
+        case ssl.SSLError(reason="CALLBACK_FAILED"):
+            return (
+                "unrecognized_name"  # the callback that chooses by SNI had none to choose (`tls.strict_sni`)
+            )
         case ssl.SSLError(reason=str(reason)):
             return reason.lower()
         case TimeoutError() | ConnectionAbortedError():

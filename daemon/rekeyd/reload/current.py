@@ -1,7 +1,8 @@
 """The one mutable cell: what is served at this moment.
 
 The rule: one reference is assigned, on the event loop's thread, so that whoever reads it sees one generation
-whole. Must not know: how a generation comes about, or who reads it.
+whole. A number is given to one generation only, also where that one failed and an older one came back. Must
+not know: how a generation comes about, or who reads it.
 """
 
 import ssl
@@ -21,10 +22,11 @@ class Serving:
 class Current:
     """What new connections and new requests go by."""
 
-    __slots__ = ("_serving",)
+    __slots__ = ("_highest", "_serving")
 
     def __init__(self) -> None:
         self._serving: Serving | None = None
+        self._highest = 0
 
     @property
     def serving(self) -> Serving | None:
@@ -39,8 +41,20 @@ class Current:
     def number(self) -> int | None:
         return self._serving.generation.number if self._serving else None
 
+    @property
+    def next_number(self) -> int:
+        """One that no generation had."""
+        return self._highest + 1
+
     def publish(self, serving: Serving) -> None:
-        """From here on this is served; it follows what was served before."""
-        if self.number is not None and serving.generation.number <= self.number:
-            raise ValueError(f"generation {serving.generation.number} does not follow {self.number}")
+        """From here on this is served; it follows all that was served before."""
+        if serving.generation.number <= self._highest:
+            raise ValueError(f"generation {serving.generation.number} does not follow {self._highest}")
+        self._highest = serving.generation.number
+        self._serving = serving
+
+    def restore(self, serving: Serving) -> None:
+        """Go back to one that was served before, because what followed it failed."""
+        if serving.generation.number > self._highest:
+            raise ValueError(f"generation {serving.generation.number} was never served")
         self._serving = serving

@@ -1,48 +1,35 @@
 """The disk to a candidate: the settings file and all that it names, as one consistent snapshot of bytes.
 
-The rule: all files are read, then read again; only when nothing differs are the bytes parsed, and nothing is
-read a third time: what is judged is what is served. A change that is seen half way through is waited out for
-a moment. Either there is a whole candidate or every problem at once.
+The rule: all files are read and all folders listed, then once more; only when nothing differs are the bytes
+parsed (`interpretation.py`), and nothing is read a third time: what is judged is what is served. A change
+that is seen half way through is waited out for a moment. Either there is a whole candidate or every problem
+at once.
 
-Files that can't be read and settings that make no sense raise `SettingsError`. A file that can be read but
-does not hold what it should (a torn certificate, the key of another pair) becomes a fault of the candidate,
-for the judge to refuse. `rekeyd check`, the start and each reload run this very code. Must not know: what is
-served.
+Files that can't be read and settings that make no sense raise `SettingsError`. `rekeyd check`, the start and
+each reload run this very code. Must not know: what is served.
 """
 
-import hashlib
-import importlib.resources
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import SecretStr
 
 from rekeyd.errors import Problem, SettingsError
-from rekeyd.reload.files import UnreadableError, read_file
+from rekeyd.reload.files import File, UnreadableError, read_file
+from rekeyd.reload.folder import Contents, contents_of
+from rekeyd.reload.interpretation import Interpreter
+from rekeyd.reload.named import files_in, files_named_by, folder_named_by, pairs_named_by
+from rekeyd.reload.snapshot import Snapshot
 from rekeyd.settings import Parsed, Settings, parse, under
-from rekeyd.trust.certificates import Anchors, Material, read_anchors, read_material
-from rekeyd.trust.generation import Candidate, Finding, Part, Severity
-from rekeyd.trust.keys import Credential, KeyRing, Right
-from rekeyd.trust.pem import MaterialError
-from rekeyd.trust.policy import Policy, parse_policy
+from rekeyd.trust.generation import Candidate
 
 ATTEMPTS = 10
 PAUSE = 0.02  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Bytes that were on disk together. `contents` is by dotted key; `paths` says where each came from."""
-
-    parsed: Parsed
-    paths: Mapping[str, Path]
-    contents: Mapping[str, bytes] = field(repr=False)
-    digest: str
+UNREADABLE = "unreadable"
+"""The rule that a file which can't be read breaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +38,10 @@ class _Reading:
 
     parsed: Parsed | None = field(compare=False)
     source: bytes = field(repr=False)
-    paths: Mapping[str, Path]
-    contents: Mapping[str, bytes] = field(repr=False)
-    problems: tuple[Problem, ...]
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    contents: Mapping[str, File] = field(default_factory=dict, repr=False)
+    folder: Contents | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 class Disk:
@@ -67,8 +55,9 @@ class Disk:
         self._environ = dict(environ)
         self._running: Settings | None = None
         self._last_parsed: tuple[bytes, Parsed] | None = None
+        self._interpreter = Interpreter()
         self.paths: tuple[Path, ...] = (self._file,)
-        """What the last attempt looked at, even if it failed: the files to watch."""
+        """What the last attempt looked at, even if it failed: the files and folders to watch."""
 
     @property
     def parsed(self) -> Parsed | None:
@@ -82,7 +71,7 @@ class Disk:
 
     def load(self) -> Candidate:
         """What the files say now. Raises `SettingsError`. It blocks for milliseconds: call it in a thread."""
-        return _interpreted(self.snapshot())
+        return self._interpreter.candidate(self.snapshot())
 
     def snapshot(self) -> Snapshot:
         """All bytes, seen the same twice in a row. Raises `SettingsError`."""
@@ -100,32 +89,37 @@ class Disk:
                     "",
                     "it or a file that it names keeps changing while it is read",
                     "Try again",
+                    "unsteady",
                 )
             ]
         )
 
     def _read_all(self) -> _Reading:
         try:
-            source = read_file(self._file)
+            source = read_file(self._file).data
         except UnreadableError as error:
-            return _Reading(None, b"", {}, {}, (Problem(str(self._file), "", error.message, error.fix),))
+            return _Reading(None, b"", problems=(_unreadable(str(self._file), "", error),))
         try:
             parsed = self._parsed(source)
         except SettingsError as error:
             return self._read_despite(error, source)
-        paths = files_named_by(parsed.settings)
-        self.paths = (self._file, *paths.values())
+        folder, unlisted = _look_into(folder_named_by(parsed.settings))
+        paths = {**files_named_by(parsed.settings), **(files_in(folder) if folder else {})}
+        self.paths = (self._file, *paths.values(), *_folders(parsed.settings, folder))
         contents, unreadable = _read_named(paths)
-        problems = (parsed.problem(key, why.message, why.fix) for key, why in unreadable.items())
-        return _Reading(parsed, source, paths, contents, tuple(problems))
+        problems = (
+            replace(parsed.problem(key, why.message, why.fix), rule=UNREADABLE)
+            for key, why in (unreadable | unlisted).items()
+        )
+        return _Reading(parsed, source, paths, contents, folder, tuple(problems))
 
     def _read_despite(self, error: SettingsError, source: bytes) -> _Reading:
         """The settings are of no use; what is wrong with the files that they seem to name is told as well."""
         paths = self._files_named_in(source)
         self.paths = tuple(dict.fromkeys((self._file, *paths.values(), *self.paths)))
         contents, unreadable = _read_named(paths)
-        problems = (Problem(str(self._file), key, why.message, why.fix) for key, why in unreadable.items())
-        return _Reading(None, source, paths, contents, (*error.problems, *problems))
+        problems = (_unreadable(str(self._file), key, why) for key, why in unreadable.items())
+        return _Reading(None, source, paths, contents, problems=(*error.problems, *problems))
 
     def _parsed(self, source: bytes) -> Parsed:
         """The same bytes are parsed once: a certificate that rotates leaves the settings as they were."""
@@ -156,29 +150,32 @@ class Disk:
     def _whole(self, reading: _Reading) -> Snapshot:
         if reading.parsed is None:
             raise SettingsError(reading.problems)
-        contents = {"": reading.source, **reading.contents}
-        snapshot = Snapshot(reading.parsed, reading.paths, contents, _digest(contents))
+        snapshot = Snapshot(
+            reading.parsed,
+            reading.paths,
+            {"": File(reading.source), **reading.contents},
+            pairs_named_by(reading.parsed.settings, reading.folder),
+            reading.folder,
+        )
         if reading.problems:
-            raise SettingsError([*reading.problems, *_problems_within(snapshot)])
+            raise SettingsError([*reading.problems, *self._interpreter.problems(snapshot)])
         return snapshot
 
 
-def files_named_by(settings: Settings) -> dict[str, Path]:
-    """The input files by dotted key. What is switched off isn't read: Qdrant's own file names absent ones."""
-    tls, service = settings.tls, settings.service
-    named = {
-        "tls.cert": tls.cert if service.enable_tls else None,
-        "tls.key": tls.key if service.enable_tls else None,
-        "tls.ca_cert": tls.ca_cert
-        if service.enable_tls and service.verify_https_client_certificate
-        else None,
-        "upstream.ca_cert": settings.upstream.ca_cert,
-        "access.policy": settings.access.policy if isinstance(settings.access.policy, Path) else None,
-    }
-    return {key: path for key, path in named.items() if path is not None}
+def _look_into(folder: Path | None) -> tuple[Contents | None, dict[str, UnreadableError]]:
+    try:
+        return contents_of(folder) if folder else None, {}
+    except UnreadableError as error:
+        return None, {"tls.certificate_dir": error}
 
 
-def _read_named(paths: Mapping[str, Path]) -> tuple[dict[str, bytes], dict[str, UnreadableError]]:
+def _folders(settings: Settings, contents: Contents | None) -> tuple[Path, ...]:
+    """Also where it is gone: there it must come back."""
+    named = folder_named_by(settings)
+    return contents.folders if contents else (named,) if named else ()
+
+
+def _read_named(paths: Mapping[str, Path]) -> tuple[dict[str, File], dict[str, UnreadableError]]:
     contents, unreadable = {}, {}
     for key, path in paths.items():
         try:
@@ -188,115 +185,8 @@ def _read_named(paths: Mapping[str, Path]) -> tuple[dict[str, bytes], dict[str, 
     return contents, unreadable
 
 
-def _interpreted(snapshot: Snapshot) -> Candidate:
-    try:
-        policy = _policy(snapshot)
-    except SettingsError as error:
-        raise SettingsError(_problems_within(snapshot)) from error
-    faults = [
-        Finding("settings", Severity.WARN, Part.SETTINGS, _said(problem), problem.fix)
-        for problem in snapshot.parsed.warnings
-    ]
-    return Candidate(
-        settings=snapshot.parsed.settings,
-        material=_material(snapshot, faults),
-        anchors=_anchors(snapshot, "tls.ca_cert", Part.CLIENT_CA, faults),
-        upstream_anchors=_anchors(snapshot, "upstream.ca_cert", Part.UPSTREAM_CA, faults),
-        ring=_ring(snapshot.parsed.settings),
-        policy=policy,
-        digest=snapshot.digest,
-        faults=tuple(faults),
-        restart_needed=snapshot.parsed.restart_needed,
-    )
-
-
-def _problems_within(snapshot: Snapshot) -> list[Problem]:
-    """All that is wrong inside the files that could be read, once there is to be no candidate."""
-    problems: list[Problem] = []
-    if "access.policy" in snapshot.paths.keys() & snapshot.contents.keys():
-        try:
-            _policy(snapshot)
-        except SettingsError as error:
-            problems.extend(error.problems)
-    faults: list[Finding] = []
-    _material(snapshot, faults)
-    _anchors(snapshot, "tls.ca_cert", Part.CLIENT_CA, faults)
-    _anchors(snapshot, "upstream.ca_cert", Part.UPSTREAM_CA, faults)
-    file = snapshot.parsed.file
-    return [*problems, *(Problem(file, "", fault.message, fault.fix) for fault in faults)]
-
-
-def _said(problem: Problem) -> str:
-    return f"{problem.key} {problem.message}" if problem.key else problem.message
-
-
-def _material(snapshot: Snapshot, faults: list[Finding]) -> Material | None:
-    chain, key = snapshot.contents.get("tls.cert"), snapshot.contents.get("tls.key")
-    if chain is None or key is None:
-        return None
-    try:
-        return read_material(chain, key)
-    except MaterialError as error:
-        path = snapshot.paths["tls.key" if error.source == "key" else "tls.cert"]
-        faults.append(_fault(error, Part.SERVER_CERTIFICATE, path))
-        return None
-
-
-def _anchors(snapshot: Snapshot, key: str, part: Part, faults: list[Finding]) -> Anchors | None:
-    pem = snapshot.contents.get(key)
-    if pem is None:
-        return None
-    try:
-        return read_anchors(pem)
-    except MaterialError as error:
-        faults.append(_fault(error, part, snapshot.paths[key]))
-        return None
-
-
-def _fault(error: MaterialError, part: Part, path: Path) -> Finding:
-    return Finding(error.reason, Severity.REFUSE, part, f"{path}: {error.message}", error.fix)
-
-
-def _ring(settings: Settings) -> KeyRing:
-    service = settings.service
-    static = (
-        ("api_key", Right.MANAGE, service.api_key),
-        ("alt_api_key", Right.MANAGE, service.alt_api_key),
-        ("read_only_api_key", Right.READ, service.read_only_api_key),
-    )
-    return KeyRing(_credential(key_id, right, secret) for key_id, right, secret in static if secret)
-
-
-def _credential(key_id: str, right: Right, secret: SecretStr) -> Credential:
-    return Credential.of_secret(key_id, right, secret.get_secret_value())
-
-
-def _policy(snapshot: Snapshot) -> Policy:
-    access = snapshot.parsed.settings.access
-    if isinstance(access.policy, Path):
-        policy = _parsed_policy(snapshot.contents["access.policy"], str(access.policy))
-    else:
-        policy = _shipped_policy(access.policy)
-    return policy.opening(access.public) if access.public else policy
-
-
-@lru_cache(maxsize=2)
-def _parsed_policy(source: bytes, file: str) -> Policy:
-    return parse_policy(source, file=file)
-
-
-@lru_cache
-def _shipped_policy(name: str) -> Policy:
-    shipped = importlib.resources.files("rekeyd") / "policies" / f"{name}.yaml"
-    return parse_policy(shipped.read_bytes(), file=name)
-
-
-def _digest(contents: Mapping[str, bytes]) -> str:
-    digest = hashlib.sha256()
-    for key in sorted(contents):
-        digest.update(f"{key}:{len(contents[key])}:".encode())
-        digest.update(contents[key])
-    return digest.hexdigest()
+def _unreadable(file: str, key: str, why: UnreadableError) -> Problem:
+    return Problem(file, key, why.message, why.fix, UNREADABLE)
 
 
 def _at(tree: Any, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""One file to its bytes, or to the reason why not.
+"""One file to its bytes, one folder to its names, or to the reason why not.
 
 The rule: whatever the operating system says, an operator is told in words what is wrong and what to do: which
 link dangles, which folder can't be entered, as which user rekeyd asked. A read never hangs (a FIFO is not
@@ -8,6 +8,7 @@ waited for) and is bounded. Must not know: what a file is for.
 import errno
 import os
 import stat
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rekeyd.errors import RekeydError
@@ -25,17 +26,45 @@ class UnreadableError(RekeydError):
         super().__init__(f"{message}. {fix}.")
 
 
-def read_file(path: Path) -> bytes:
+@dataclass(frozen=True, slots=True)
+class File:
+    """The bytes of a file, and the bits of its mode that say who may do what with it."""
+
+    data: bytes = field(repr=False)
+    mode: int = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What is in a folder, sorted by name, without what begins with a dot. A link is what it leads to."""
+
+    files: tuple[str, ...]
+    folders: tuple[str, ...]
+
+
+def read_file(path: Path) -> File:
     """All bytes of a regular file of at most `LARGEST` bytes. Raises `UnreadableError`."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
-            _check_kind(path, os.fstat(file.fileno()).st_mode)
+            mode = os.fstat(file.fileno()).st_mode
+            _check_kind(path, mode)
             data = file.read(LARGEST + 1)
     except OSError as error:
         raise _explained(path, error) from error
     if len(data) > LARGEST:
         raise UnreadableError(f"{path} is larger than {LARGEST >> 20} MiB", "Name the right file")
-    return data
+    return File(data, stat.S_IMODE(mode))
+
+
+def list_folder(path: Path) -> Names:
+    """The names in a folder. Raises `UnreadableError`."""
+    try:
+        with os.scandir(path) as entries:
+            kinds = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(".")}
+    except OSError as error:
+        raise _explained(path, error) from error
+    names = sorted(kinds)
+    return Names(tuple(n for n in names if not kinds[n]), tuple(n for n in names if kinds[n]))
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -52,6 +81,8 @@ def _explained(path: Path, error: OSError) -> UnreadableError:
         return _missing(path)
     if error.errno in {errno.EACCES, errno.EPERM}:
         return _denied(path)
+    if error.errno == errno.ENOTDIR and path.is_file():
+        return UnreadableError(f"{path} is a file", "Name the folder that it is in")
     if error.errno == errno.EISDIR:
         return UnreadableError(f"{path} is a directory", "Name a file in it")
     if error.errno == errno.ELOOP:

@@ -6,6 +6,7 @@ outcome: of keys there are ids, of settings names. Must not know: how a reload i
 
 import datetime as dt
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +16,24 @@ from rekeyd.trust.generation import Finding, Part, PartChange, Severity
 
 
 class Result(enum.StrEnum):
-    """The three ways in which a reload ends."""
+    """The three ways in which a reload ends, and one in which it doesn't yet.
+
+    `SETTLING`: what is on disk would be refused, but may be the middle of a change, and nobody asked.
+    """
 
     APPLIED = "applied"
     UNCHANGED = "unchanged"
     REFUSED = "refused"
+    SETTLING = "settling"
 
 
 _PARTS_OF_KEYS = {
     "tls.cert": Part.SERVER_CERTIFICATE,
     "tls.key": Part.SERVER_CERTIFICATE,
+    "tls.key_passphrase_file": Part.SERVER_CERTIFICATE,
+    "tls.certificates": Part.SERVER_CERTIFICATE,
+    "tls.certificate_dir": Part.SERVER_CERTIFICATE,
+    "tls.crl": Part.CLIENT_CRL,
     "tls.ca_cert": Part.CLIENT_CA,
     "upstream.ca_cert": Part.UPSTREAM_CA,
     "access.policy": Part.POLICY,
@@ -60,6 +69,10 @@ class Outcome:
     def refused(self) -> bool:
         return self.result is Result.REFUSED
 
+    @property
+    def settling(self) -> bool:
+        return self.result is Result.SETTLING
+
     def fields(self) -> dict[str, object]:
         """All of it as JSON-able values; what there is nothing of is left out, save the first four."""
         optional: dict[str, object] = {
@@ -94,13 +107,19 @@ class Outcome:
         return f"{self.result}: {goes_on}"
 
 
+def part_of(key: str) -> Part:
+    """The part that a file named by a dotted key belongs to."""
+    named = re.match(r"[a-z_.]*[a-z_]", key)  # what follows is a place in a list or folder
+    return _PARTS_OF_KEYS.get(named[0] if named else "", Part.SETTINGS)
+
+
 def findings_of(problems: tuple[Problem, ...]) -> tuple[Finding, ...]:
     """Problems with settings and files, in the form of findings."""
     return tuple(
         Finding(
-            "settings",
+            problem.rule,
             Severity.REFUSE,
-            _PARTS_OF_KEYS.get(problem.key, Part.SETTINGS),
+            part_of(problem.key),
             f"{problem.file}: {problem.key}: {problem.message}"
             if problem.key
             else f"{problem.file}: {problem.message}",
@@ -131,6 +150,13 @@ def _change_lines(change: PartChange) -> list[str]:
 
 
 def _certificate_lines(detail: Mapping[str, Any]) -> list[str]:
+    lines = _pair_lines(detail) if "old" in detail else []
+    for other in detail.get("more", ()):
+        lines += [f"  {other['name']}:", *(f"  {line}" for line in _pair_lines(other))]
+    return [*lines, "  the same ones, in another order"] if "reordered" in detail else lines
+
+
+def _pair_lines(detail: Mapping[str, Any]) -> list[str]:
     lines = []
     for age in ("old", "new"):
         certificate = detail[age]

@@ -1,9 +1,11 @@
-"""The reloader: reads, judges, builds, probes and publishes; one run at a time, and always with an outcome.
+"""The reloader: reads, judges, builds, publishes and proves; one run at a time, and always with an outcome.
 
 The rules: a request that comes while a run is going on is answered by the *next* run, never by the one that
-may have read the disk before the request was made; requests that wait for the same run share it. Reading and
-building happen in a thread, publishing on the event loop. Nothing that goes wrong in a run ends the daemon:
-the generation that is served goes on, and the outcome says why. All `reload.*` log lines are written here.
+may have read the disk before the request was made; requests that wait for the same run share it. An attempt
+is made in a thread, publishing happens on the event loop. What was published must prove itself at once
+(`verify`), else what was served before comes back. Nothing that goes wrong in a run ends the daemon: the
+generation that is served goes on, and the outcome says why. What `patience.py` says is borne is `settling`;
+it is looked at again until it is good or refused. All `reload.*` log lines are written here.
 
 Must not know: what asks for reloads (`triggers.py`), or what is on the disk (`disk.py`).
 """
@@ -11,51 +13,27 @@ Must not know: what asks for reloads (`triggers.py`), or what is on the disk (`d
 import asyncio
 import datetime as dt
 import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
-from rekeyd.errors import Problem, SettingsError
-from rekeyd.reload.contexts import ContextError, ProbeError
+from rekeyd.reload import patience
+from rekeyd.reload.attempt import PROBE_LISTENER, Attempt, Failed, Means, attempt, failed_probe, where
 from rekeyd.reload.current import Current, Serving
-from rekeyd.reload.outcome import Outcome, Result, findings_of
-from rekeyd.trust.generation import (
-    Candidate,
-    Finding,
-    Generation,
-    Part,
-    PartChange,
-    Severity,
-    Verdict,
-    changes,
-)
-from rekeyd.trust.judge import judge
+from rekeyd.reload.outcome import Outcome, Result
+from rekeyd.reload.patience import Advice, Sight, Terms, Trouble
+from rekeyd.trust.generation import Candidate, Generation, Severity
 
-WATCH, TTL, NOT_BEFORE, START = "watch", "ttl", "not_before", "start"
+WATCH, TTL, NOT_BEFORE, RETRY, START = "watch", "ttl", "not_before", "retry", "start"
 
-_BY_ITSELF = frozenset({WATCH, TTL, NOT_BEFORE})
+_BY_ITSELF = frozenset({WATCH, TTL, NOT_BEFORE, RETRY})
 _LONGEST_WAIT = 3600.0  # seconds; the clock on the wall may be set meanwhile
 _SHORTEST_WAIT = 0.05
 
+Verify = Callable[[Serving], Awaitable[str | None]]
+
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """What a run found out, off the event loop.
-
-    `same`: nothing differs from what is served. `serving` is what is to be published, if anything.
-    """
-
-    verdict: Verdict
-    same: bool = False
-    changes: tuple[PartChange, ...] = ()
-    restart_needed: tuple[str, ...] = ()
-    serving: Serving | None = None
-    problems: tuple[Problem, ...] = ()
-    digest: str = ""
 
 
 def _utc_now() -> dt.datetime:
@@ -65,9 +43,11 @@ def _utc_now() -> dt.datetime:
 class Reloader:
     """Keeps `current` in step with what `load` finds.
 
-    `load` and `build` are called in a thread, never two at once. `load` raises `SettingsError` where there is
-    no candidate, `build` raises `ContextError`. Each of `on_outcome` is called on the event loop with every
-    outcome, after the generation is published.
+    `load` and `build` are called in a thread, never two at once (see `Means`). `verify` is awaited after each
+    generation but the first is published: None, or why it is not what it should be. Each of `on_outcome` is
+    called on the event loop with every outcome, those that are settling included, after the generation is
+    published. `start_wait` is how long what settles is borne before there is any generation, in seconds;
+    after that `tls.settle` is.
     """
 
     def __init__(
@@ -77,25 +57,48 @@ class Reloader:
         build: Callable[[Generation], Serving],
         *,
         now: Callable[[], dt.datetime] = _utc_now,
+        verify: Verify | None = None,
         on_outcome: Sequence[Callable[[Outcome], None]] = (),
+        start_wait: float = 0,
     ) -> None:
         self._current = current
-        self._load = load
-        self._build = build
-        self._now = now
+        self._means = Means(load, build, now)
+        self._verify = verify
         self._on_outcome = list(on_outcome)
+        self._start_wait = start_wait
         self._one_at_a_time = asyncio.Lock()
         self._waiting: tuple[list[str], asyncio.Task[Outcome]] | None = None
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._last_waiting: tuple[str, ...] = ()
-        self._last_refusal: object = None
+        self._trouble: Trouble | None = None
+        self._trouble_came = 0.0
+        self._failed: Failed | None = None
         self.last: Outcome | None = None
         """The most recent outcome."""
+
+    @property
+    def refused_since(self) -> float | None:
+        """Since when the files are refused (seconds of the epoch); None where they aren't, or settle yet."""
+        return self._trouble_came if self._trouble is not None and self._trouble.loud else None
 
     async def reload(self, trigger: str) -> Outcome:
         """Ask for a reload; the outcome of a run that began after the request. Raises nothing of its own."""
         return await asyncio.shield(self._request(trigger))
+
+    async def settled(self) -> Outcome:
+        """The next outcome that is not settling. What settles is looked at again until there is one."""
+        settled: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def hear(outcome: Outcome) -> None:
+            if not (outcome.settling or settled.done()):
+                settled.set_result(outcome)
+
+        self._on_outcome.append(hear)
+        try:
+            return await settled
+        finally:
+            self._on_outcome.remove(hear)
 
     async def close(self) -> None:
         """Wait for the run that is going on, and schedule no other."""
@@ -121,81 +124,121 @@ class Reloader:
 
     async def _reload(self, trigger: str) -> Outcome:
         started = time.monotonic()
-        attempt = await self._attempt()
-        if attempt.serving is not None:
-            self._current.publish(attempt.serving)
-        outcome = self._outcome(trigger, attempt, time.monotonic() - started)
-        self._arm(outcome.held_until)
-        self._tell(outcome, attempt)
-        return outcome
+        failed = self._failed if trigger in _BY_ITSELF else None
+        current = self._current
+        made = await asyncio.to_thread(attempt, self._means, current.generation, current.next_number, failed)
+        if made.serving is not None:
+            made = await self._publish(made, made.serving)
+        outcome = self._outcome(trigger, made, time.monotonic() - started)
+        return self._follow(outcome, made)
 
-    async def _attempt(self) -> _Attempt:
+    async def _publish(self, made: Attempt, serving: Serving) -> Attempt:
+        """Serve it; and where it does not prove itself, what was served before again."""
+        before = self._current.serving
+        self._current.publish(serving)
+        self._failed = None
+        reason = None if before is None else await self._reason_against(serving)
+        if before is None or reason is None:
+            return made
+        self._current.restore(before)
+        self._failed = Failed(made.digest, failed_probe(reason))
+        return made.against(self._failed.finding)
+
+    async def _reason_against(self, serving: Serving) -> str | None:
+        if self._verify is None:
+            return None
         try:
-            return await asyncio.to_thread(self._try, self._current.generation)
-        except SettingsError as error:
-            return _Attempt(Verdict(findings_of(error.problems)), problems=error.problems)
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # noqa: BLE001 - nor may a panic in a library that is written in Rust
-            return _Attempt(Verdict((_internal_error(error),)))
+            return await self._verify(serving)
+        except Exception as error:  # noqa: BLE001 - a proof that breaks proves nothing against what it looked at
+            self._log_broken("reload.unverified", error)
+            return None
 
-    def _try(self, current: Generation | None) -> _Attempt:
-        candidate = self._load()
-        generation = candidate.generation(current.number + 1 if current else 1)
-        attempt = _compared(candidate, judge(candidate, current, self._now()), current, generation)
-        if attempt.verdict.refused or attempt.same:
-            return attempt
-        try:
-            return replace(attempt, serving=self._build(generation))
-        except ContextError as error:
-            return replace(attempt, verdict=Verdict((*attempt.verdict.findings, _unservable(error))))
-
-    def _outcome(self, trigger: str, attempt: _Attempt, duration: float) -> Outcome:
-        result = _result_of(attempt)
+    def _outcome(self, trigger: str, made: Attempt, duration: float) -> Outcome:
         return Outcome(
-            result=result,
+            result=made.result,
             trigger=trigger,
             generation=self._current.number,
             duration=duration,
-            changes=attempt.changes,
-            findings=attempt.verdict.findings,
-            problems=attempt.problems,
-            restart_needed=attempt.restart_needed,
-            held_until=attempt.verdict.held_until if result is Result.REFUSED else None,
+            changes=made.changes,
+            findings=made.verdict.findings,
+            problems=made.problems,
+            restart_needed=made.restart_needed,
+            held_until=made.verdict.held_until if made.result is Result.REFUSED else None,
         )
 
-    def _tell(self, outcome: Outcome, attempt: _Attempt) -> None:
-        refusal = (attempt.digest, outcome.findings) if outcome.refused else None
-        repeated = refusal is not None and refusal == self._last_refusal
-        mended = refusal is None and self._last_refusal is not None
-        news = mended or outcome.restart_needed != self._last_waiting
-        self._last_refusal, self._last_waiting = refusal, outcome.restart_needed
-        self.last = outcome
-        _write(outcome, repeated=repeated, news=news)
+    # What follows an outcome: patience, the log, the next look, whoever wants to know.
+
+    def _follow(self, outcome: Outcome, made: Attempt) -> Outcome:
+        if outcome.refused:
+            advice = self._advice(outcome, made)
+            if not advice.trouble.loud:
+                outcome = replace(outcome, result=Result.SETTLING)
+            level = _level_of_refusal(outcome, advice, started=self._current.number is not None)
+        else:
+            advice, level = None, self._level_of_success(outcome)
+        self._trouble = advice.trouble if advice else None
+        self._last_waiting, self.last = outcome.restart_needed, outcome
+        self._arm(outcome.held_until, advice.look_again if advice else None)
+        getattr(log, level)(outcome.event, **outcome.fields())
+        self._tell(outcome)
+        return outcome
+
+    def _advice(self, outcome: Outcome, made: Attempt) -> Advice:
+        if self._trouble is None:
+            self._trouble_came = time.time()
+        against = tuple(f for f in outcome.findings if f.severity is not Severity.WARN)
+        sight = Sight(
+            reason=(made.digest, against),
+            passing=patience.may_pass(against),
+            held=outcome.held_until is not None,
+            asked=outcome.trigger not in _BY_ITSELF | {START},
+        )
+        return patience.refused(self._trouble, sight, self._terms(), time.monotonic())
+
+    def _terms(self) -> Terms:
+        generation = self._current.generation
+        if generation is None:
+            return Terms(self._start_wait)
+        tls = generation.settings.tls
+        return Terms(tls.settle, min(patience.LONGEST, tls.cert_ttl or patience.LONGEST))
+
+    def _level_of_success(self, outcome: Outcome) -> str:
+        """What looks by itself and finds all as it was says so only where something else was said before."""
+        news = self._trouble is not None or outcome.restart_needed != self._last_waiting
+        quiet = outcome.result is Result.UNCHANGED and outcome.trigger in {WATCH, RETRY} and not news
+        return "debug" if quiet else "info"
+
+    def _tell(self, outcome: Outcome) -> None:
         for callback in self._on_outcome:
             try:
                 callback(outcome)
             except Exception as error:  # noqa: BLE001 - who is told must not stop the service
-                reason, where = type(error).__name__, _where(error)
-                log.error("reload.callback_failed", reason=reason, where=where)  # noqa: TRY400 - see _internal_error
+                self._log_broken("reload.callback_failed", error)
 
-    def _arm(self, held_until: dt.datetime | None) -> None:
-        """A certificate that is held goes live by itself: look again at that moment."""
+    def _log_broken(self, event: str, error: Exception) -> None:
+        """Not what it says: the words of an unexpected error may hold anything."""
+        log.error(event, reason=type(error).__name__, where=where(error))
+
+    def _arm(self, held_until: dt.datetime | None, look_again: float | None) -> None:
+        """Look again when a certificate that is held becomes valid, or when patience says so."""
         self._disarm()
-        if held_until is None:
+        if held_until is not None:
+            wait = (held_until - self._means.now()).total_seconds()
+            look_again = min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT)
+        if look_again is None:
             return
-        wait = (held_until - self._now()).total_seconds()
-        wait = min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT)
-        self._timer = asyncio.get_running_loop().call_later(wait, self._look_again)
+        trigger = RETRY if held_until is None else NOT_BEFORE
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(look_again, _SHORTEST_WAIT), self._look_again, trigger)
 
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look_again(self) -> None:
+    def _look_again(self, trigger: str) -> None:
         self._timer = None
-        self._request(NOT_BEFORE)
+        self._request(trigger)
 
 
 def _spokesman(triggers: Sequence[str]) -> str:
@@ -203,52 +246,12 @@ def _spokesman(triggers: Sequence[str]) -> str:
     return next((trigger for trigger in triggers if trigger not in _BY_ITSELF), triggers[0])
 
 
-def _compared(
-    candidate: Candidate, verdict: Verdict, current: Generation | None, generation: Generation
-) -> _Attempt:
-    """A part that could not be read has not changed into nothing; it is left out of the changes."""
-    broken = {fault.part for fault in candidate.faults if fault.severity is Severity.REFUSE}
-    different = tuple(change for change in changes(current, generation) if change.part not in broken)
-    same = current is not None and not broken and not different
-    return _Attempt(verdict, same, different, candidate.restart_needed, digest=candidate.digest)
-
-
-def _result_of(attempt: _Attempt) -> Result:
-    if attempt.serving is not None:
-        return Result.APPLIED
-    return Result.UNCHANGED if attempt.same else Result.REFUSED
-
-
-def _write(outcome: Outcome, *, repeated: bool, news: bool) -> None:
-    """The one place where a reload is logged. What the watch sees again and again is said once."""
-    fields = outcome.fields()
-    if outcome.result is Result.APPLIED:
-        (log.warning if outcome.findings else log.info)(outcome.event, **fields)
-    elif outcome.result is Result.UNCHANGED:
-        quiet = outcome.trigger == WATCH and not news
-        (log.debug if quiet else log.info)(outcome.event, **fields)
-    elif repeated and outcome.trigger in {WATCH, NOT_BEFORE}:
-        log.debug(outcome.event, **fields)
-    else:
-        log.error(outcome.event, **fields)
-
-
-def _unservable(error: ContextError) -> Finding:
-    rule = "probe" if isinstance(error, ProbeError) else "context"
-    return Finding(rule, Severity.REFUSE, error.part, error.message, error.fix)
-
-
-def _internal_error(error: BaseException) -> Finding:
-    """Where it happened, but not what it says: the words of an unexpected error may hold anything."""
-    return Finding(
-        "internal_error",
-        Severity.REFUSE,
-        Part.SETTINGS,
-        f"an unexpected {type(error).__name__} at {_where(error)}",
-        "Please report this",
-    )
-
-
-def _where(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return " < ".join(f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno} {f.name}" for f in reversed(frames[-4:]))
+def _level_of_refusal(outcome: Outcome, advice: Advice, *, started: bool) -> str:
+    """What is borne is said once, what was told as often as patience says. A `notBefore` is no error."""
+    if outcome.settling:
+        return ("info" if started else "warning") if advice.first else "debug"
+    if not advice.tell:
+        return "debug"
+    if any(finding.rule == PROBE_LISTENER for finding in outcome.findings):
+        return "critical"
+    return "error" if outcome.held_until is None else "warning"

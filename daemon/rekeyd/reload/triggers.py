@@ -11,6 +11,7 @@ know: what a reload does.
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing
 from pathlib import Path
@@ -21,6 +22,9 @@ import watchfiles
 from rekeyd.reload.trail import Survey, survey
 
 POLL = 0.5  # seconds
+SHARE = 0.05
+"""Of the time, at most, that polling takes: where thousands of files are watched it is rarer."""
+
 BURST = 50  # milliseconds in which events count as one
 RETRY = 60.0  # seconds until a watch that could not be had is tried again
 
@@ -69,6 +73,7 @@ class Watch:
         self._reload = reload
         self._events = events
         self._degraded: str | None = None
+        self._rested = 0.0
 
     async def run(self) -> None:
         """Watch until cancelled. The first look asks for a reload: what came before it was not seen."""
@@ -80,15 +85,19 @@ class Watch:
         """Until other directories are to be watched, or the same ones anew."""
         async with aclosing(self._hints(seen.directories)) as hints:
             async for changed in hints:
+                if not changed and time.monotonic() < self._rested:
+                    continue
                 watched = seen.directories
                 seen = await self._look(seen, changed)
-                if seen.directories != watched or changed & watched.keys():
+                if seen.directories != watched or not changed.isdisjoint(map(str, watched)):
                     break
         return seen
 
-    async def _look(self, before: Survey | None, changed: set[Path]) -> Survey:
+    async def _look(self, before: Survey | None, changed: set[str]) -> Survey:
         """What is there counts as seen before the reload reads it, so that what comes later is seen again."""
+        began = time.monotonic()
         now = await asyncio.to_thread(survey, tuple(self._paths()))
+        self._rested = began + (time.monotonic() - began) / SHARE
         if (
             before is None
             or before.racy
@@ -98,14 +107,14 @@ class Watch:
             await self._reload("watch")
         return now
 
-    async def _hints(self, directories: Collection[Path]) -> AsyncGenerator[set[Path], None]:
+    async def _hints(self, directories: Collection[Path]) -> AsyncGenerator[set[str], None]:
         """Paths that changed, and an empty set at least every `POLL` seconds; it ends when to be renewed."""
         readable = [directory for directory in directories if _can_be_watched(directory)]
         try:
             async with aclosing(self._events(readable)) as events:
                 async for changes in events:
                     self._say_how_it_goes([d for d in directories if d not in readable], "permission denied")
-                    yield {Path(path) for _, path in changes}
+                    yield {path for _, path in changes}
         except FileNotFoundError:
             await asyncio.sleep(POLL)  # a directory went away just now; the next look finds what to watch
             return

@@ -1,26 +1,26 @@
 """The settings: YAML and environment in, one frozen value out, with every problem told at once.
 
-Owns: the names, types, defaults and meanings that are promised to users (`schema`), how they are read
-(`sources`, `yaml_source`) and how they bear on one another (`rules`). Must not know: the rest of the house,
-the disk (no file is opened here), or how problems are printed.
+Owns: the names, types, defaults and meanings that are promised to users (`sections`, `schema`), how they are
+read (`sources`, `yaml_source`) and how they bear on one another (`rules`). Must not know: the rest of the
+house, the disk (no file is opened here), or how problems are printed.
 """
 
+from rekeyd.settings.client_patterns import ClientPattern, parse_client_pattern
+from rekeyd.settings.judgement import Judge
 from rekeyd.settings.kinds import Kind, UnusableError
+from rekeyd.settings.pair_files import PairFiles
 from rekeyd.settings.parsing import Parsed, UnfitSettingsError, parse, under
 from rekeyd.settings.rules import NOT_YET, has_credential, is_loopback, not_yet
-from rekeyd.settings.schema import (
+from rekeyd.settings.schema import Setting, Settings, as_running, describe, restart_needed
+from rekeyd.settings.sections import (
     Access,
     Admin,
+    Connections,
     Logging,
     Metrics,
     Service,
-    Setting,
-    Settings,
     Tls,
     Upstream,
-    as_running,
-    describe,
-    restart_needed,
 )
 from rekeyd.settings.upstream_address import UpstreamAddress, parse_grpc_upstream, parse_upstream
 
@@ -28,9 +28,13 @@ __all__ = [
     "NOT_YET",
     "Access",
     "Admin",
+    "ClientPattern",
+    "Connections",
+    "Judge",
     "Kind",
     "Logging",
     "Metrics",
+    "PairFiles",
     "Parsed",
     "Service",
     "Setting",
@@ -46,6 +50,7 @@ __all__ = [
     "is_loopback",
     "not_yet",
     "parse",
+    "parse_client_pattern",
     "parse_grpc_upstream",
     "parse_upstream",
     "restart_needed",

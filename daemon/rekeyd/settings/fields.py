@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from rekeyd.settings.client_patterns import ClientPattern, parse_client_pattern
 from rekeyd.settings.kinds import Kind, UnusableError, alternatives
+from rekeyd.settings.pair_files import FIX, PairFiles, pair_files, pairs_beside
+from rekeyd.settings.paths import absolute, absolute_socket, beside, policy_beside, socket_beside
 from rekeyd.settings.upstream_address import (
     UpstreamAddress,
-    check_socket_path,
     is_host,
     parse_grpc_upstream,
     parse_upstream,
@@ -58,7 +60,7 @@ Kilobytes = Annotated[
 BufferMegabytes = Annotated[
     int, Field(strict=True, ge=1, le=1024), Kind("an integer from 1 to 1024", _NUMBER, (int,))
 ]
-Connections = Annotated[
+ConnectionCount = Annotated[
     int, Field(strict=True, ge=1, le=1_000_000), Kind("an integer from 1 to 1000000", _NUMBER, (int,))
 ]
 Workers = Annotated[
@@ -103,6 +105,11 @@ LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], _choice("debug", "info", "warning", "error")
 ]
 Decisions = Annotated[Literal["all", "denied"], _choice("all", "denied")]
+AfterRotation = Annotated[Literal["keep", "drain"], _choice("keep", "drain")]
+Gravity = Annotated[Literal["refuse", "warn", "allow"], _choice("refuse", "warn", "allow")]
+GravityOrHold = Annotated[
+    Literal["hold", "refuse", "warn", "allow"], _choice("hold", "refuse", "warn", "allow")
+]
 # Unquoted, 1.3 is a number to YAML; it can only mean one thing.
 TlsVersion = Annotated[
     Literal["1.2", "1.3"],
@@ -158,56 +165,23 @@ def _host(value: Any) -> str:
     return host
 
 
-def _absolute(value: Any) -> Any:
-    if isinstance(value, Path):
-        value = str(value)
-    if not isinstance(value, str):
-        return value
-    if not value:
-        raise UnusableError("is empty", "Name a file, or leave the key out")
-    if any(ord(character) < ord(" ") for character in value):
-        raise UnusableError("has a control character in its path", "Remove it")
-    if not value.startswith("/"):
-        raise UnusableError("is not an absolute path", "Begin it with a slash")
-    return Path(value)
-
-
-def _absolute_socket(value: Any) -> Any:
-    path = _absolute(value)
-    if isinstance(path, Path):
-        check_socket_path(str(path))
-    return path
-
-
 def _policy(value: Any) -> Any:
     if isinstance(value, str) and value not in BUILT_IN_POLICIES and not value.startswith("/"):
         raise UnusableError(
             f"must be {alternatives(*BUILT_IN_POLICIES)}, or the path of a file",
             "Write one of the two; a file's name has a dot or a slash in it",
         )
-    return value if value in BUILT_IN_POLICIES else _absolute(value)
-
-
-def _beside(text: str, folder: Path) -> str:
-    return str(folder / text) if text else text
-
-
-def _socket_beside(text: str, folder: Path) -> str:
-    scheme, colon, path = text.partition(":")
-    return f"{scheme}:{_beside(path, folder)}" if colon and scheme.lower() == "unix" else text
-
-
-def _policy_beside(text: str, folder: Path) -> str:
-    return _beside(text, folder) if "/" in text or "." in text else text
+    return value if value in BUILT_IN_POLICIES else absolute(value)
 
 
 def _path(wants: str) -> Kind:
-    return Kind(wants, "Write a path, or leave the key out", (str, type(None)), text=True, locate=_beside)
+    return Kind(wants, "Write a path, or leave the key out", (str, type(None)), text=True, locate=beside)
 
 
 Host = Annotated[str, BeforeValidator(_host), Kind("a host name or an IP address", "", (str,), text=True)]
-FilePath = Annotated[Path | None, BeforeValidator(_absolute), _path("the path of a file, or null")]
-SocketPath = Annotated[Path | None, BeforeValidator(_absolute_socket), _path("the path of a socket, or null")]
+FilePath = Annotated[Path | None, BeforeValidator(absolute), _path("the path of a file, or null")]
+FolderPath = Annotated[Path | None, BeforeValidator(absolute), _path("the path of a folder, or null")]
+SocketPath = Annotated[Path | None, BeforeValidator(absolute_socket), _path("the path of a socket, or null")]
 PolicyName = Annotated[
     Literal["qdrant", "http"] | Path,
     BeforeValidator(_policy),
@@ -216,7 +190,7 @@ PolicyName = Annotated[
         "Write one of them",
         (str,),
         text=True,
-        locate=_policy_beside,
+        locate=policy_beside,
     ),
 ]
 
@@ -233,9 +207,38 @@ def _grpc_address(value: Any) -> UpstreamAddress | None:
     return parse_grpc_upstream(_text(value, "an address, as a string", "Write `host:port`"))
 
 
-_ADDRESS = Kind("an address, or null", "", (str, type(None)), text=True, locate=_socket_beside)
+_ADDRESS = Kind("an address, or null", "", (str, type(None)), text=True, locate=socket_beside)
 HttpAddress = Annotated[UpstreamAddress | None, BeforeValidator(_address), _ADDRESS]
 GrpcAddress = Annotated[UpstreamAddress | None, BeforeValidator(_grpc_address), _ADDRESS]
+
+
+# --- certificates and clients
+
+
+def _client_pattern(value: Any) -> ClientPattern:
+    if isinstance(value, ClientPattern):
+        return value
+    return parse_client_pattern(_text(value, "a string", "Write `dns:*.example.org` or the like, in quotes"))
+
+
+def _falling(days: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(days), reverse=True))
+
+
+CertificatePairs = Annotated[
+    tuple[Annotated[PairFiles, BeforeValidator(pair_files)], ...],
+    Kind("a list of certificates with their keys", FIX, (list,), locate=pairs_beside),
+]
+ClientPatterns = Annotated[
+    tuple[Annotated[ClientPattern, BeforeValidator(_client_pattern)], ...],
+    Kind("a list of clients", 'Write `["dns:*.example.org", "uri:spiffe://example.org/ns/*"]`', (list,)),
+]
+Days = Annotated[
+    tuple[Annotated[int, Field(strict=True, ge=1, le=3650)], ...],
+    AfterValidator(_falling),
+    Kind("a list of whole days from 1 to 3650", "Write `[30, 14, 7, 3, 1]`", (list,)),
+]
+"""Days before an expiry, the most first."""
 
 
 # --- the rest

@@ -40,7 +40,8 @@ class Kind:
 
     `wants` completes the sentence "must be …"; `fix` says how to write it. `accepts` are the Python types
     that YAML may give for it: only for others does a message say what was found instead. The environment's
-    text is taken as it is when `text`, else read as YAML. `locate` makes a relative path absolute.
+    text is taken as it is when `text`, else read as YAML. `locate` makes the relative paths in
+    a value absolute, whatever the value is.
     """
 
     wants: str
@@ -48,7 +49,7 @@ class Kind:
     accepts: tuple[type, ...]
     text: bool = False
     secret: bool = False
-    locate: Callable[[str, Path], str] | None = None
+    locate: Callable[[Any, Path], Any] | None = None
 
     @property
     def nullable(self) -> bool:

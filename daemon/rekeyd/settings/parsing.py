@@ -40,8 +40,12 @@ class Parsed:
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
 
     def problem(self, key: str, message: str, fix: str) -> Problem:
-        """A problem with the value of a key, told with the file and line, or the variable, that set it."""
-        return self.origins.get(key, Origin(self.file)).problem(key, message, fix)
+        """A problem with the value of a key, told with the file and line, or the variable, that set it.
+
+        What follows a bracket says which part of the value is meant: `tls.certificates[2].key`.
+        """
+        origin = self.origins.get(key.partition("[")[0], Origin(self.file))
+        return origin.problem(key, message, fix)
 
 
 def under(parsed: Parsed, running: Settings) -> Parsed:

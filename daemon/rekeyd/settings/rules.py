@@ -40,9 +40,11 @@ def _problem(key: str, message: str, fix: str) -> Problem:
 
 
 def _tls_has_both_files(settings: Settings) -> Iterator[Problem]:
-    pair = {"tls.cert": settings.tls.cert, "tls.key": settings.tls.key}
+    tls = settings.tls
+    pair = {"tls.cert": tls.cert, "tls.key": tls.key}
     missing = [key for key, path in pair.items() if path is None]
-    if settings.service.enable_tls:
+    elsewhere = len(missing) == len(pair) and (tls.certificates or tls.certificate_dir)
+    if settings.service.enable_tls and not elsewhere:
         for key in missing:
             yield _problem(
                 key,
@@ -64,6 +66,21 @@ def _client_certificates_have_an_authority(settings: Settings) -> Iterator[Probl
         yield _problem(
             key, "needs `tls.ca_cert`, which is not set", "Name the file of your authority, or remove it"
         )
+
+
+def _clients_are_verified_before_they_are_chosen(settings: Settings) -> Iterator[Problem]:
+    if settings.tls.allowed_clients and settings.service.verify_https_client_certificate is False:
+        yield _problem(
+            "tls.allowed_clients",
+            "needs client certificates, which nobody is asked for, so everybody would get in",
+            "Set `service.verify_https_client_certificate: true` and `tls.ca_cert`, or remove it",
+        )
+
+
+def _metrics_have_a_port_of_their_own(settings: Settings) -> Iterator[Problem]:
+    port, service = settings.metrics.port, settings.service
+    if port and port in (service.http_port, service.grpc_port):
+        yield _problem("metrics.port", "is a port that rekeyd serves on already", "Choose another one")
 
 
 def _something_is_protected(settings: Settings) -> Iterator[Problem]:
@@ -97,11 +114,19 @@ def _somebody_has_a_key(settings: Settings) -> Iterator[Problem]:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule(("service.enable_tls", "tls.cert", "tls.key"), _tls_has_both_files),
+    Rule(
+        ("service.enable_tls", "tls.cert", "tls.key", "tls.certificates", "tls.certificate_dir"),
+        _tls_has_both_files,
+    ),
     Rule(
         ("service.enable_tls", "service.verify_https_client_certificate", "tls.ca_cert"),
         _client_certificates_have_an_authority,
     ),
+    Rule(
+        ("service.verify_https_client_certificate", "tls.allowed_clients"),
+        _clients_are_verified_before_they_are_chosen,
+    ),
+    Rule(("metrics.port", "service.http_port", "service.grpc_port"), _metrics_have_a_port_of_their_own),
     Rule(("upstream.http",), _something_is_protected),
     Rule(("upstream.http", "service.host", "service.http_port"), _upstream_is_not_ourselves),
     Rule((*_CREDENTIALS, "service.insecure"), _somebody_has_a_key),
@@ -123,10 +148,8 @@ class _Awaited:
 _AWAITED = (
     _Awaited("service.jwt_rbac", False, "false"),
     _Awaited("service.workers", 1, "1"),
-    _Awaited("tls.crl", None, "null"),
     _Awaited("upstream.grpc", None, "null"),
     _Awaited("access.keys_file", None, "null"),
-    _Awaited("metrics.port", None, "null"),
     _Awaited("cluster.p2p.enable_tls", False, "false"),
 )
 NOT_YET = frozenset(awaited.key for awaited in _AWAITED)
@@ -196,6 +219,15 @@ def _trust_without_tls(settings: Settings) -> Iterator[Problem]:
         yield _problem("upstream.ca_cert", "has no effect: `upstream.http` is not https", "Remove it")
 
 
+def _revocation_without_clients(settings: Settings) -> Iterator[Problem]:
+    if settings.tls.crl and settings.service.verify_https_client_certificate is False:
+        yield _problem(
+            "tls.crl",
+            "has no effect: clients are not asked for certificates",
+            "Set `service.verify_https_client_certificate`, or remove it",
+        )
+
+
 WARNINGS: tuple[Rule, ...] = (
     Rule((*_CREDENTIALS, "service.insecure"), _everybody_gets_in),
     Rule((*_CREDENTIALS, "service.enable_tls", "service.host"), _keys_travel_in_the_open),
@@ -203,6 +235,7 @@ WARNINGS: tuple[Rule, ...] = (
     Rule(_SERVICE_KEYS, _shared_keys),
     Rule(("service.grpc_port", "upstream.grpc"), _grpc_port_without_upstream),
     Rule(("upstream.ca_cert", "upstream.http"), _trust_without_tls),
+    Rule(("tls.crl", "service.verify_https_client_certificate"), _revocation_without_clients),
 )
 
 

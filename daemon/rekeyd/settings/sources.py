@@ -109,8 +109,7 @@ class Sources:
             self._add(described.kind, described.key, value, Origin(name), cwd)
 
     def _add(self, kind: Kind, key: str, value: Any, origin: Origin, folder: Path) -> None:
-        located = kind.locate(value, folder) if kind.locate and isinstance(value, str) else value
-        self.values[key] = located
+        self.values[key] = kind.locate(value, folder) if kind.locate else value
         self.origins[key] = origin
 
     def _unknown(self, origin: Origin, key: str) -> None:

@@ -19,6 +19,7 @@ _COLOURS = {"dim": "2", "bold": "1", "red": "31", "green": "32", "yellow": "33",
 _EVENT_WIDTH = 15
 _LONGEST = 240
 _WHOLE_SERIAL = 8
+_MOST_OTHERS = 3
 _HEAD = ("timestamp", "level", "event", "generation")
 # Known from the event's name, or only for machines.
 _UNSHOWN = {"decision", "request_id", "tls", "outcome"}
@@ -29,6 +30,7 @@ _EVENT_COLOURS = {
     "auth.denied": "yellow",
     "reload.applied": "green",
     "reload.refused": "red",
+    "reload.settling": "yellow",
 }
 
 
@@ -105,6 +107,10 @@ def _pieces(name: str, event: Event) -> Iterator[str]:
         shown, pieces = _AUTH, _decision(event)
     elif family == "reload":
         shown, pieces = _RELOAD, _reload(event)
+    elif family == "cert":
+        shown, pieces = _CERT, _certificate(event)
+    elif name == "setup.doubtful":
+        shown, pieces = _DOUBT, _doubt(event)
     elif name == "daemon.started":
         shown, pieces = _STARTED, _started(event)
     else:
@@ -151,18 +157,28 @@ def _reload(event: Event) -> Iterator[str]:
 
 
 def _change(part: str, detail: object, event: Event) -> Iterator[str]:
+    """A part, then the others of its kind that come under `more`, the first few by name."""
     if not isinstance(detail, Mapping):
         yield f"{part} {_brief(detail)}" if detail else part
         return
+    yield from _changed(part, {key: value for key, value in detail.items() if key != "more"}, event)
+    others = [other for other in _listed(detail.get("more")) if isinstance(other, Mapping)]
+    for other in others[:_MOST_OTHERS]:
+        yield from _changed(_brief(other.get("name", "")), other, event)
+    if len(others) > _MOST_OTHERS:
+        yield f"and {len(others) - _MOST_OTHERS} more"
+
+
+def _changed(what: str, detail: Event, event: Event) -> Iterator[str]:
     old, new = detail.get("old"), detail.get("new")
     if isinstance(new, Mapping) and "serial" in new:
         before = f"{_shortened(old['serial'])} → " if isinstance(old, Mapping) and old.get("serial") else ""
-        yield f"{part} serial {before}{_shortened(new['serial'])}"
+        yield f"{what} serial {before}{_shortened(new['serial'])}"
         yield _expiry(new.get("not_after"), event)
     elif "old" in detail or "new" in detail:
-        yield f"{part} {_brief(_serial(old) or 'none')} → {_brief(_serial(new) or 'none')}"
-    else:
-        yield f"{part} " + " ".join(f"{word} {_brief(value)}" for word, value in detail.items())
+        yield f"{what} {_brief(_serial(old) or 'none')} → {_brief(_serial(new) or 'none')}"
+    elif detail:
+        yield f"{what} " + " ".join(f"{word} {_brief(value)}" for word, value in detail.items())
 
 
 def _serial(value: object) -> object:
@@ -174,6 +190,25 @@ def _finding(finding: object) -> str:
         return _brief(finding)
     what = ". ".join(_brief(finding[key]) for key in ("message", "fix") if finding.get(key))
     return f"{_brief(finding['part'])}: {what}" if finding.get("part") else what
+
+
+_CERT = {"names", "serial", "not_after", "days_left"}
+
+
+def _certificate(event: Event) -> Iterator[str]:
+    yield _generation(event)
+    yield _brief(event.get("names") or "")
+    if event.get("serial"):
+        yield f"serial {_shortened(event['serial'])}"
+    yield _expiry(event.get("not_after"), event)
+
+
+_DOUBT = {"rule", "part", "message", "fix"}
+
+
+def _doubt(event: Event) -> Iterator[str]:
+    yield _generation(event)
+    yield _finding({key: event[key] for key in ("message", "fix") if event.get(key)})
 
 
 _STARTED = {"version", "listeners", "upstream", "pid", "admin"}

@@ -1,29 +1,26 @@
 """One line for each access decision, and in a flood of denials one line for several.
 
-The rule (README, "Logs"): each request has exactly one `auth.*` line. Where more than `FLOOD` denials
+The rules (README, "Logs"): each request has exactly one `auth.*` line. Where more than `FLOOD` denials
 come from one network within a second, one line stands for those that differ neither in reason nor in status,
 and says how many in `count`; it carries the fields on which all of them agree. None is dropped: the counts
 add up. A flood lasts until a second brings no more than `FLOOD`.
 
-A network is an IPv4 address or an IPv6 /64, since that is what one customer of a provider gets.
+Line, event and metric come from one call of `record`, so that they can't disagree: `logging.decisions` keeps
+a line out of the log, but not out of the count and not from those who listen.
 
 Must not know: how a decision was made, or where lines go.
 """
 
-import asyncio
-import functools
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, Protocol
 
+from rekeyd.telemetry.floods import NETWORKS, SECOND, Telling, network_of
+from rekeyd.telemetry.hub import Hub
 from rekeyd.trust.keys import Right
 
 FLOOD = 50
-SECOND = 1.0
-NETWORKS = 4096
-"""Networks remembered at once. Where more deny at the same time the oldest is told early, and forgotten."""
 _GROUPS = 16
 
 
@@ -31,8 +28,10 @@ class Decision(NamedTuple):
     """What is told of one request once its response is finished. Holds no secret.
 
     `path` is without the query (a credential may stand there). `duration` is in seconds, `tls` the version
-    (`TLSv1.3`), `client` an address without its port. `generation` is the one that decided; None: the one in
-    force when the line is written. A tuple, because one is made for every request.
+    (`TLSv1.3`), `client` an address without its port, `client_certificate` the identity that it proved.
+    `generation` is the one that decided (None: the one in force when the line is written),
+    `connection_generation` the one under which the connection was accepted, where that is another.
+    A tuple, because one is made for every request.
     """
 
     decision: Literal["allowed", "denied"]
@@ -48,16 +47,17 @@ class Decision(NamedTuple):
     tls: str | None = None
     generation: int | None = None
     failure: str | None = None
+    client_certificate: str | None = None
+    connection_generation: int | None = None
 
     def fields(self) -> dict[str, Any]:
         """What is known, as the line has it."""
-        told: dict[str, Any] = dict(zip(_NAMES, self, strict=True))
-        if self.right_needed is not None:
-            told["right_needed"] = _RIGHTS[self.right_needed]
-        if self.duration is not None:
-            told["duration"] = int(self.duration * 1e6) / 1e6
-        if None in self:
-            return {name: value for name, value in told.items() if value is not None}
+        told = {name: value for name, value in zip(_NAMES, self, strict=False) if value is not None}
+        right, duration = self.right_needed, self.duration
+        if right is not None:
+            told["right_needed"] = _RIGHTS[right]
+        if duration is not None:
+            told["duration"] = int(duration * 1e6) / 1e6
         return told
 
 
@@ -77,7 +77,10 @@ class Coalescer:
         """Whether something may wait to be told: ask `next_due`."""
 
     def add(self, denial: Decision, now: float) -> list[Counted]:
-        """The lines to write now; empty where the denial waits to be told together with others."""
+        """The lines to write now; empty where the denial waits to be told together with others.
+
+        Where more networks deny at once than are remembered, the oldest is told early and forgotten.
+        """
         name = network_of(denial.client)
         network = self._networks.get(name)
         told: list[Counted] = []
@@ -159,77 +162,59 @@ def _agreed(one: Decision, other: Decision) -> Decision:
     return Decision._make(mine if mine == its else None for mine, its in zip(one, other, strict=True))
 
 
-@functools.lru_cache(maxsize=NETWORKS)
-def network_of(client: str | None) -> str:
-    """The network that a client's address stands for; what is no address stands for itself."""
-    if client is None or ":" not in client:
-        return client or ""
-    try:
-        address = ipaddress.IPv6Address(client)
-    except ValueError:
-        return client
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
-
-
 class Emit(Protocol):
     """`Logs.emit`."""
 
     def __call__(
-        self, level: str, event: str, fields: dict[str, Any], *, dispensable: bool = ...
+        self, level: str, event: str, fields: dict[str, Any], *, dispensable: bool = ..., logged: bool = ...
     ) -> None: ...
 
 
-class DecisionLog:
-    """Writes decisions through `emit`. To be used in a running event loop.
+class Counts(Protocol):
+    """`Metrics`, as far as decisions are concerned."""
 
-    `decisions` is the setting `logging.decisions`, and may be set at any time.
+    def decided(self, decision: Decision) -> None: ...
+
+
+class DecisionLog:
+    """Tells decisions through `emit`, and counts each. To be used in a running event loop.
+
+    `decisions` is the setting `logging.decisions`, and may be set at any time. `hub` is asked whether anybody
+    listens for what the setting leaves out.
     """
 
     def __init__(
         self,
         emit: Emit,
         *,
+        counts: Counts | None = None,
+        hub: Hub | None = None,
         decisions: Literal["all", "denied"] = "all",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.decisions = decisions
         self._emit = emit
-        self._clock = clock
-        self._denials = Coalescer()
-        self._timer: asyncio.TimerHandle | None = None
+        self._counts = counts
+        self._hub = hub if hub is not None else Hub()
+        self._denials = Telling(Coalescer(), self._tell, clock=clock)
 
     def record(self, decision: Decision) -> None:
         """Tell of one finished request."""
-        if decision.decision == "allowed":
-            if self.decisions == "all":
-                self._emit("info", "auth.allowed", decision.fields(), dispensable=True)
+        if self._counts is not None:
+            self._counts.decided(decision)
+        if decision.decision == "denied":
+            self._denials.add(decision)
             return
-        self._write(self._denials.add(decision, self._clock()))
-        if self._denials.waiting and self._timer is None:
-            self._set_timer()
+        logged = self.decisions == "all"
+        if logged or self._hub.wanted:
+            self._emit("info", "auth.allowed", decision.fields(), dispensable=True, logged=logged)
 
     def close(self) -> None:
         """Tell what still waits."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._write(self._denials.flush())
+        self._denials.close()
 
-    def _set_timer(self) -> None:
-        due = self._denials.next_due()
-        if due is not None:
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, due - self._clock()), self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        self._write(self._denials.due(self._clock()))
-        self._set_timer()
-
-    def _write(self, lines: Iterable[Counted]) -> None:
-        for denial, count in lines:
-            fields = denial.fields()
-            if count > 1:
-                fields["count"] = count
-            self._emit("warning", "auth.denied", fields)
+    def _tell(self, denial: Decision, count: int) -> None:
+        fields = denial.fields()
+        if count > 1:
+            fields["count"] = count
+        self._emit("warning", "auth.denied", fields)

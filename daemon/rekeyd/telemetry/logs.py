@@ -2,7 +2,8 @@
 
 Owns: the head of a line (`timestamp`, `level`, `event`, `generation`, in this order on every line), the level
 filter, and the routes into the sink: structlog, the standard library's logging (aiohttp, asyncio), warnings
-and exceptions that nobody caught. Nothing is printed on stderr, and no traceback.
+and exceptions that nobody caught. Nothing is printed on stderr, and no traceback. Whoever listens at the hub
+hears the very events that are written, from one place.
 
 Must not know: what events mean.
 """
@@ -20,9 +21,11 @@ from typing import Any, Literal
 import structlog
 
 from rekeyd.telemetry import console, lines
+from rekeyd.telemetry.hub import Hub
 from rekeyd.telemetry.sink import Lost, Sink
 
 SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_HEARD = SEVERITY["info"]
 _METHODS = {"exception": "error", "warn": "warning", "fatal": "critical", "msg": "info"}
 
 # "Exception in callback f(b'…')": asyncio quotes arguments, which may be bytes that a client sent.
@@ -30,7 +33,10 @@ _ARGUMENTS = re.compile(r"\(.+\)")
 
 
 class Logs:
-    """Turns events into lines for one sink. `level` may be set at any time."""
+    """Turns events into lines for one sink. `level` may be set at any time.
+
+    `hub` has every event from level info upwards, whatever `level` keeps out of the log.
+    """
 
     def __init__(
         self,
@@ -43,6 +49,7 @@ class Logs:
         self._render = render
         self._generation = generation
         self._sink = sink
+        self.hub = Hub()
         self._least = SEVERITY[level]
         self._undo = contextlib.ExitStack()
         sink.tell = self._dropped
@@ -57,32 +64,62 @@ class Logs:
         # Below debug, libraries tell only what is wrong; their chatter costs more than it says.
         logging.getLogger().setLevel(logging.DEBUG if name == "debug" else max(self._least, logging.WARNING))
 
-    def emit(self, level: str, event: str, fields: Mapping[str, Any], *, dispensable: bool = False) -> None:
+    def emit(
+        self,
+        level: str,
+        event: str,
+        fields: Mapping[str, Any],
+        *,
+        dispensable: bool = False,
+        logged: bool = True,
+    ) -> None:
         """Write one line; an event that brings its own `generation` keeps it.
 
-        `dispensable` lines are the first to go when the reader of the log is stuck.
+        `dispensable` lines are the first to go when the reader of the log is stuck. What is not `logged` is
+        for the hub alone.
         """
-        if SEVERITY[level] >= self._least:
-            self._sink.write(self._line(level, event, fields), dispensable=dispensable)
+        line = self._line(level, event, fields, logged=logged)
+        if line is not None:
+            self._sink.write(line, dispensable=dispensable)
 
-    def _line(self, level: str, event: str, fields: Mapping[str, Any]) -> bytes:
+    def _line(
+        self, level: str, event: str, fields: Mapping[str, Any], *, logged: bool = True
+    ) -> bytes | None:
+        """The line, once the hub has the event; None where it is not for the log."""
+        severity = SEVERITY[level]
+        written = logged and severity >= self._least
+        heard = self.hub.wanted and severity >= _HEARD
+        if not (written or heard):
+            return None
+        told = self._told(level, event, fields)
+        if heard:
+            self.hub.publish(told)
+        return self._render(told) if written else None
+
+    def _told(self, level: str, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         stamp = lines.stamp(time.time_ns())
-        return self._render(
-            {"timestamp": stamp, "level": level, "event": event, "generation": self._generation(), **fields}
-        )
+        return {
+            "timestamp": stamp,
+            "level": level,
+            "event": event,
+            "generation": self._generation(),
+            **fields,
+        }
 
     def _dropped(self, lost: Lost) -> bytes:
-        return self._line("warning", "log.dropped", {"allowed": lost.dispensable, "others": lost.others})
+        fields = {"allowed": lost.dispensable, "others": lost.others}
+        return self._render(self._told("warning", "log.dropped", fields))
 
     def process(self, _logger: object, method: str, event: structlog.types.EventDict) -> bytes:
         """structlog's only processor."""
         level = _METHODS.get(method, method)
-        if SEVERITY[level] < self._least:
-            raise structlog.DropEvent
         raised = _exception_of(event.pop("exc_info", None))
         if raised is not None:
             event["exception"] = lines.describe(raised)
-        return self._line(level, str(event.pop("event", "")), event)
+        line = self._line(level, str(event.pop("event", "")), event)
+        if line is None:
+            raise structlog.DropEvent
+        return line
 
     def library(self, level: str, logger: str, message: str, raised: BaseException | None = None) -> None:
         """Write what a library said. Never raises: it may be called from anywhere."""

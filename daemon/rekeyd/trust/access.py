@@ -17,7 +17,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rekeyd.trust.keys import KeyRing, Right
+from rekeyd.trust.keys import Credential, KeyRing, Right
 from rekeyd.trust.paths import is_normal
 from rekeyd.trust.policy import Policy
 
@@ -40,12 +40,19 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Let in. `key_id` and `right` are None where no key was needed."""
+    """Let in. `credential` is None where no key was needed."""
 
     reason: Reason
-    key_id: str | None = None
-    right: Right | None = None
+    credential: Credential | None = None
     needed: Right | None = None
+
+    @property
+    def key_id(self) -> str | None:
+        return self.credential.id if self.credential is not None else None
+
+    @property
+    def right(self) -> Right | None:
+        return self.credential.right if self.credential is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +122,15 @@ def decide(
     credential = ring.find(secret)
     if credential is None:
         return Denied(Reason.UNKNOWN_KEY, "Invalid API key or JWT")
-    return _within(credential.right, credential.id, method, path, policy)
+    return _within(credential, method, path, policy)
 
 
-def _within(right: Right, key_id: str, method: bytes, path: bytes, policy: Policy) -> Allowed | Denied:
+def _within(credential: Credential, method: bytes, path: bytes, policy: Policy) -> Allowed | Denied:
     normal = is_normal(path)
     rule = policy.rule_for(method, path) if normal else None
     needed = rule.right if rule else Right.MANAGE
-    if right >= needed:
-        return Allowed(Reason.KEY, key_id, right, needed)
+    if credential.right >= needed:
+        return Allowed(Reason.KEY, credential, needed)
     if not normal:
-        return Denied(Reason.PATH_NOT_NORMAL, "The path is not in normal form", key_id, needed)
-    return Denied(Reason.RIGHT_TOO_SMALL, f"Forbidden: {needed} access is required", key_id, needed)
+        return Denied(Reason.PATH_NOT_NORMAL, "The path is not in normal form", credential.id, needed)
+    return Denied(Reason.RIGHT_TOO_SMALL, f"Forbidden: {needed} access is required", credential.id, needed)

@@ -5,28 +5,25 @@ was read, and `key_pem` is the one private key block that was used, so that a se
 find another certificate in the same file than the one that was judged.
 
 Every fault raises `MaterialError` with a reason code, what is wrong and what to do; nothing else is raised. A
-private key appears in no message and in no repr. Must not know: files, the clock, or what is acceptable
-(`generation.py` judges that).
+private key appears in no message and in no repr. Must not know: the disk (where bytes came from is passed
+in, to be told), the clock, or what is acceptable (`judge.py`).
 """
 
 import datetime as dt
 import hashlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
 from rekeyd.trust.pem import MaterialError, armoured, blocks, nothing_found, unarmoured
+from rekeyd.trust.private_keys import read_private_key
 
 _CERTIFICATE_LABELS = frozenset({b"CERTIFICATE", b"X509 CERTIFICATE"})
-_ENCRYPTED_LABEL = b"ENCRYPTED PRIVATE KEY"
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 # All that the parsers of `cryptography` raise on bytes that are not what they should be.
@@ -39,15 +36,14 @@ _PARSER_ERRORS = (
     x509.UnsupportedGeneralNameType,
 )
 
-_PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
-
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
     """One X.509 certificate, as far as rekeyd needs to know it.
 
     Times are aware and in UTC (RFC 5280, 4.1.2.5). `key` is said as people say it: `ECDSA P-256`, `RSA 2048`,
-    `Ed25519`; `signature_hash` is None where the algorithm brings its own.
+    `Ed25519`; `signature_hash` is None where the algorithm brings its own. `public_key` is the DER of the
+    SubjectPublicKeyInfo.
     """
 
     der: bytes = field(repr=False)
@@ -58,6 +54,8 @@ class Certificate:
     dns_names: tuple[str, ...]
     ip_addresses: tuple[str, ...]
     uris: tuple[str, ...]
+    emails: tuple[str, ...]
+    public_key: bytes = field(repr=False)
     not_before: dt.datetime
     not_after: dt.datetime
     key: str
@@ -91,6 +89,11 @@ class Certificate:
         return ("-" if self.serial < 0 else "") + "0" * (len(digits) % 2) + digits
 
     @property
+    def kind(self) -> str:
+        """The kind of its key, of which a server can have one each: `ECDSA`, `RSA`, `Ed25519`, …"""
+        return self.key.partition(" ")[0]
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What a client may call it: DNS names, then IP addresses; the common name where there is neither."""
         names = self.dns_names + self.ip_addresses
@@ -98,25 +101,39 @@ class Certificate:
 
     def is_issued_by(self, other: "Certificate") -> bool:
         """Whether `other` is the issuer by name and its key made the signature, where that can be checked."""
-        if self.issuer != other.subject:
-            return False
-        try:
-            ours, theirs = (x509.load_der_x509_certificate(c.der) for c in (self, other))
-            ours.verify_directly_issued_by(theirs)
-        except InvalidSignature:
-            return False
-        except _PARSER_ERRORS:
-            return True  # an algorithm that can't be checked here says nothing against it
-        return True
+        return self.issuer == other.subject and _is_signed_by(self.der, other.der)
+
+
+@lru_cache(maxsize=8192)
+def _is_signed_by(der: bytes, issuer: bytes) -> bool:
+    """Remembered, for the same thousand chains may be looked at again with every reload."""
+    try:
+        ours, theirs = (x509.load_der_x509_certificate(each) for each in (der, issuer))
+        ours.verify_directly_issued_by(theirs)
+    except InvalidSignature:
+        return False
+    except _PARSER_ERRORS:
+        return True  # an algorithm that can't be checked here says nothing against it
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where material was read: the files' names, to be told, and the mode bits of the key's file."""
+
+    certificate: str = ""
+    key: str = ""
+    key_mode: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """A certificate chain, leaf first, and the private key of its leaf."""
+    """A certificate chain, leaf first, and the private key of its leaf; whence they came is no part of it."""
 
     chain: tuple[Certificate, ...]
     chain_pem: bytes = field(repr=False)
     key_pem: bytes = field(repr=False)
+    origin: Origin = field(default=Origin(), compare=False)
 
     @property
     def leaf(self) -> Certificate:
@@ -144,14 +161,18 @@ def read_chain(pem: bytes) -> tuple[Certificate, ...]:
     return tuple(Certificate.from_der(der) for der in ders)
 
 
-def read_material(chain_pem: bytes, key_pem: bytes) -> Material:
-    """The chain and its key, which belong together. Raises `MaterialError`."""
+def read_material(
+    chain_pem: bytes, key_pem: bytes, passphrase: bytes | None = None, *, origin: Origin = Origin()
+) -> Material:
+    """The chain and its key, which belong together; `passphrase` is for an encrypted key.
+
+    Raises `MaterialError`.
+    """
     chain = read_chain(chain_pem)
-    block = _private_key_block(key_pem)
-    public = _public_key_of(block)
-    if _public_key_in(chain[0]) != public:
-        raise _mismatch(chain, public)
-    return Material(chain, armoured(c.der for c in chain), block)
+    key = read_private_key(key_pem, passphrase)
+    if chain[0].public_key != key.public:
+        raise _mismatch(chain, key.public)
+    return Material(chain, armoured(c.der for c in chain), key.pem, origin)
 
 
 def read_anchors(pem: bytes) -> Anchors:
@@ -160,54 +181,9 @@ def read_anchors(pem: bytes) -> Anchors:
     return Anchors(certificates, armoured(c.der for c in certificates))
 
 
-def _private_key_block(pem: bytes) -> bytes:
-    """The first private key of the file, as OpenSSL takes it; others (`EC PARAMETERS`, …) are passed over."""
-    for label, body in blocks(pem, "key"):
-        if label == _ENCRYPTED_LABEL or (label.endswith(b"PRIVATE KEY") and b"ENCRYPTED" in body):
-            raise MaterialError(
-                "key",
-                "key_encrypted",
-                "the private key is encrypted, and a daemon can't be asked for the passphrase",
-                "Decrypt it with `openssl pkey -in FILE -out NEWFILE`, and keep that readable by rekeyd only",
-            )
-        if label.endswith(b"PRIVATE KEY"):
-            return b"-----BEGIN %b-----%b-----END %b-----\n" % (label, body, label)
-    raise nothing_found(pem, "key")
-
-
-def _public_key_of(block: bytes) -> bytes:
-    try:
-        public = load_pem_private_key(block, password=None).public_key()
-    except _PARSER_ERRORS:
-        # Without `from`: what a parser says about a private key belongs in no log.
-        raise MaterialError(
-            "key",
-            "unparsable",
-            "the private key can't be read",
-            "Look at it with `openssl pkey -noout -in FILE`; if that fails too, issue a new pair",
-        ) from None
-    if not isinstance(public, _PublicKey):
-        raise MaterialError(
-            "key",
-            "key_unsupported",
-            "the private key is of a kind that TLS servers don't use",
-            "Use an ECDSA, Ed25519 or RSA key",
-        )
-    return _encoded(public)
-
-
-def _public_key_in(certificate: Certificate) -> bytes:
-    public = x509.load_der_x509_certificate(certificate.der).public_key()
-    return _encoded(public) if isinstance(public, _PublicKey) else b""
-
-
-def _encoded(public: _PublicKey) -> bytes:
-    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
 def _mismatch(chain: tuple[Certificate, ...], public: bytes) -> MaterialError:
     for place, certificate in enumerate(chain[1:], start=2):
-        if _public_key_in(certificate) == public:
+        if certificate.public_key == public:
             return MaterialError(
                 "certificate",
                 "leaf_not_first",
@@ -231,11 +207,11 @@ def _describe(parsed: x509.Certificate, der: bytes) -> Certificate:
         subject=parsed.subject.rfc4514_string(),
         issuer=parsed.issuer.rfc4514_string(),
         common_name=_common_name(parsed),
-        dns_names=tuple(alternatives.get_values_for_type(x509.DNSName)) if alternatives else (),
-        ip_addresses=tuple(map(str, alternatives.get_values_for_type(x509.IPAddress)))
-        if alternatives
-        else (),
-        uris=tuple(alternatives.get_values_for_type(x509.UniformResourceIdentifier)) if alternatives else (),
+        dns_names=_texts(alternatives, x509.DNSName),
+        ip_addresses=_texts(alternatives, x509.IPAddress),
+        uris=_texts(alternatives, x509.UniformResourceIdentifier),
+        emails=_texts(alternatives, x509.RFC822Name),
+        public_key=public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         not_before=parsed.not_valid_before_utc,
         not_after=parsed.not_valid_after_utc,
         key=_key_description(public),
@@ -251,6 +227,13 @@ def _alternative_names(parsed: x509.Certificate) -> x509.SubjectAlternativeName 
         return parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return None
+
+
+_Named = type[x509.DNSName | x509.IPAddress | x509.UniformResourceIdentifier | x509.RFC822Name]
+
+
+def _texts(alternatives: x509.SubjectAlternativeName | None, kind: _Named) -> tuple[str, ...]:
+    return tuple(map(str, alternatives.get_values_for_type(kind))) if alternatives else ()
 
 
 def _common_name(parsed: x509.Certificate) -> str | None:

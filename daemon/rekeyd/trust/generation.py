@@ -17,6 +17,8 @@ from rekeyd.settings import Settings, describe
 from rekeyd.trust.certificates import Anchors, Certificate, Material
 from rekeyd.trust.keys import KeyRing
 from rekeyd.trust.policy import Policy
+from rekeyd.trust.revocations import Revocations
+from rekeyd.trust.succession import succession
 
 
 class Severity(enum.StrEnum):
@@ -33,6 +35,7 @@ class Part(enum.StrEnum):
     SETTINGS = "settings"
     SERVER_CERTIFICATE = "server_certificate"
     CLIENT_CA = "client_ca"
+    CLIENT_CRL = "client_crl"
     UPSTREAM_CA = "upstream_ca"
     KEYS = "keys"
     POLICY = "policy"
@@ -40,7 +43,7 @@ class Part(enum.StrEnum):
     @property
     def label(self) -> str:
         """As people write it."""
-        return self.value.replace("_", " ").replace(" ca", " CA")
+        return self.value.replace("_", " ").replace(" ca", " CA").replace(" crl", " CRL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,34 +82,45 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Everything that is believed at one moment. Numbers start at 1 and grow by one with each change."""
+    """Everything that is believed at one moment. Numbers start at 1 and grow with each change.
+
+    `certificates` are in the order of the configuration; the first is the default, none means plaintext.
+    """
 
     number: int
     settings: Settings = field(repr=False)
-    server: Material | None
+    certificates: tuple[Material, ...]
     client_anchors: Anchors | None
     ring: KeyRing = field(repr=False)
     policy: Policy = field(repr=False)
     digest: str
     upstream_anchors: Anchors | None = None
+    revocations: Revocations | None = None
+
+    @property
+    def default(self) -> Material | None:
+        """What a client gets that asks for no name."""
+        return self.certificates[0] if self.certificates else None
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """What the files say now.
 
-    `faults` is what was found while they were read; a part that could not be read is None.
+    `faults` is what was found while they were read; a part that could not be read is None, a certificate that
+    could not be read is missing.
     `digest` is a hash over all input bytes: the same digest means that nothing on disk differs.
     `restart_needed` are the settings whose new values wait for a restart and are not in `settings`.
     """
 
     settings: Settings = field(repr=False)
-    material: Material | None
+    certificates: tuple[Material, ...]
     anchors: Anchors | None
     ring: KeyRing = field(repr=False)
     policy: Policy = field(repr=False)
     digest: str
     upstream_anchors: Anchors | None = None
+    revocations: Revocations | None = None
     faults: tuple[Finding, ...] = ()
     restart_needed: tuple[str, ...] = ()
 
@@ -115,9 +129,10 @@ class Candidate:
         return Generation(
             number=number,
             settings=self.settings,
-            server=self.material,
+            certificates=self.certificates,
             client_anchors=self.anchors,
             upstream_anchors=self.upstream_anchors,
+            revocations=self.revocations,
             ring=self.ring,
             policy=self.policy,
             digest=self.digest,
@@ -135,8 +150,9 @@ class PartChange:
 def changes(old: Generation | None, new: Generation) -> tuple[PartChange, ...]:
     """What differs, part by part; nothing where only the number does. `old` is None at start."""
     details = {
-        Part.SERVER_CERTIFICATE: _server_change(old.server if old else None, new.server),
+        Part.SERVER_CERTIFICATE: _certificates_change(old.certificates if old else (), new.certificates),
         Part.CLIENT_CA: _anchors_change(old.client_anchors if old else None, new.client_anchors),
+        Part.CLIENT_CRL: _revocations_change(old.revocations if old else None, new.revocations),
         Part.UPSTREAM_CA: _anchors_change(old.upstream_anchors if old else None, new.upstream_anchors),
         Part.KEYS: _keys_change(old.ring if old else KeyRing(()), new.ring),
         Part.POLICY: _policy_change(old.policy if old else None, new.policy),
@@ -145,7 +161,27 @@ def changes(old: Generation | None, new: Generation) -> tuple[PartChange, ...]:
     return tuple(PartChange(part, detail) for part, detail in details.items() if detail)
 
 
-def _server_change(old: Material | None, new: Material | None) -> dict[str, Any]:
+def _certificates_change(old: tuple[Material, ...], new: tuple[Material, ...]) -> dict[str, Any]:
+    """`old` and `new` of the default; under `more` the same, with a name, of each other one that differs."""
+    followed = succession(old, new)
+    pairs = list(zip(followed.predecessors, new, strict=True))
+    replaced = bool(pairs) and pairs[0][0] is None
+    ended = [gone for gone in followed.ended if not (replaced and gone is old[0])]
+    others = [_change(before, after) for before, after in pairs[1:]]
+    others += [_change(gone, None) for gone in ended if new or gone is not old[0]]
+    change = _change(old[0] if old else None, new[0] if new else None)
+    found = {**change, **_filled(more=[{"name": _name_of(other), **other} for other in others if other])}
+    if not found and [m.leaf.der for m in old] != [m.leaf.der for m in new]:
+        return {"reordered": True}  # which of two for the same name is served may follow from it
+    return found
+
+
+def _name_of(change: Mapping[str, Any]) -> str:
+    certificate = change["new"] or change["old"]
+    return str(next(iter(certificate["names"]), certificate["serial"]))
+
+
+def _change(old: Material | None, new: Material | None) -> dict[str, Any]:
     before, after = _ders(old.chain if old else ()), _ders(new.chain if new else ())
     if before == after:
         return {}
@@ -175,6 +211,20 @@ def _anchors_change(old: Anchors | None, new: Anchors | None) -> dict[str, Any]:
         added=[_named(c) for der, c in after.items() if der not in before],
         removed=[_named(c) for der, c in before.items() if der not in after],
     )
+
+
+def _revocations_change(old: Revocations | None, new: Revocations | None) -> dict[str, Any]:
+    """Lists by issuer, and how many certificates are revoked now that were not, or are not any more."""
+    before = {each.der: each.issuer for each in old.lists} if old else {}
+    after = {each.der: each.issuer for each in new.lists} if new else {}
+    if before.keys() == after.keys():
+        return {}
+    was, now = frozenset(old.entries() if old else ()), frozenset(new.entries() if new else ())
+    lists = _filled(
+        added=[issuer for der, issuer in after.items() if der not in before],
+        removed=[issuer for der, issuer in before.items() if der not in after],
+    )
+    return {**lists, "revoked": len(now - was), "reinstated": len(was - now)}
 
 
 def _named(certificate: Certificate) -> dict[str, str]:

@@ -68,6 +68,11 @@ class KeyRing:
     def __iter__(self) -> Iterator[Credential]:
         return iter(self._by_digest.values())
 
+    def holds(self, credential: Credential) -> bool:
+        """Whether a credential of another ring is good here too, with at least the right that it had."""
+        known = self._by_digest.get(credential.digest)
+        return known is not None and known.right >= credential.right
+
     def find(self, secret: bytes) -> Credential | None:
         """The credential whose secret this is, or None. Nothing is nobody's secret."""
         if not secret:

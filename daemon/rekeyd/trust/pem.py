@@ -17,15 +17,22 @@ from rekeyd.errors import RekeydError
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----(BEGIN|END) ([A-Z0-9 ]+)-----", re.DOTALL)
 _DER_SEQUENCE = b"\x30"
 
-Source = Literal["certificate", "key"]
+Source = Literal["certificate", "key", "crl"]
+
+_WANTED: dict[Source, tuple[str, str, str]] = {
+    "certificate": ("certificate", "CERTIFICATE", "x509"),
+    "key": ("private key", "PRIVATE KEY", "pkey"),
+    "crl": ("certificate revocation list", "X509 CRL", "crl"),
+}
+"""What people call it, its PEM label, and the command of openssl(1) for it."""
 
 
 class MaterialError(RekeydError):
-    """Bytes that can't be used as a certificate, chain or key.
+    """Bytes that can't be used as a certificate, chain, key or list of revoked certificates.
 
-    `source` says which of the two inputs is at fault, `reason` is a short code that stays the same
+    `source` says which of the inputs is at fault, `reason` is a short code that stays the same
     (`empty`, `no_pem_block`, `truncated_pem`, `garbage`, `unparsable`, `key_encrypted`, `key_unsupported`,
-    `key_mismatch`, `leaf_not_first`), `message` what is wrong, `fix` what to do.
+    `key_mismatch`, `leaf_not_first`, `passphrase_wrong`), `message` what is wrong, `fix` what to do.
     """
 
     def __init__(self, source: Source, reason: str, message: str, fix: str) -> None:
@@ -65,7 +72,7 @@ def _truncated(source: Source) -> MaterialError:
 
 def nothing_found(pem: bytes, source: Source) -> MaterialError:
     """Why there is nothing to use in a file that holds no block of the kind that is wanted."""
-    wanted = "certificate" if source == "certificate" else "private key"
+    wanted, label, command = _WANTED[source]
     if not pem.strip():
         return MaterialError(source, "empty", "the file is empty", f"Put the {wanted} there, as PEM")
     if pem.startswith(_DER_SEQUENCE):
@@ -73,35 +80,35 @@ def nothing_found(pem: bytes, source: Source) -> MaterialError:
             source,
             "no_pem_block",
             "the file looks like DER, not PEM",
-            f"Convert it with `openssl {'x509' if source == 'certificate' else 'pkey'} -inform DER`",
+            f"Convert it with `openssl {command} -inform DER`",
         )
     return MaterialError(
         source,
         "no_pem_block",
         f"there is no {wanted} in the file",
-        f"It must hold a `-----BEGIN {wanted.upper()}-----` block",
+        f"It must hold a `-----BEGIN {label}-----` block",
     )
 
 
-def unarmoured(body: bytes) -> bytes:
-    """The DER in the body of a certificate block. Raises `MaterialError` (`garbage`)."""
+def unarmoured(body: bytes, source: Source = "certificate") -> bytes:
+    """The DER in the body of a block. Raises `MaterialError` (`garbage`)."""
     try:
         return binascii.a2b_base64(b"".join(body.split()), strict_mode=True)
     except binascii.Error as error:
         raise MaterialError(
-            "certificate",
+            source,
             "garbage",
             "a PEM block holds bytes that are not base64",
-            "The file is damaged; get the certificate anew from its issuer",
+            "The file is damaged; get it anew from its issuer",
         ) from error
 
 
-def armoured(ders: Iterable[bytes]) -> bytes:
-    """Certificates as PEM, in the strict form of RFC 7468: lines of 64."""
+def armoured(ders: Iterable[bytes], label: bytes = b"CERTIFICATE") -> bytes:
+    """Certificates as PEM (or what `label` says), in the strict form of RFC 7468: lines of 64."""
     lines = []
     for der in ders:
         text = binascii.b2a_base64(der, newline=False)
-        lines.append(b"-----BEGIN CERTIFICATE-----")
+        lines.append(b"-----BEGIN %b-----" % label)
         lines.extend(text[at : at + 64] for at in range(0, len(text), 64))
-        lines.append(b"-----END CERTIFICATE-----")
+        lines.append(b"-----END %b-----" % label)
     return b"\n".join([*lines, b""])

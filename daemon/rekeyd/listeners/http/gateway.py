@@ -10,7 +10,8 @@ Must not know: how bytes get to the upstream, how a decision is made, how a line
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import cast
 
 import orjson
@@ -19,12 +20,14 @@ from aiohttp import web
 
 from rekeyd.http1 import answers, forwarding
 from rekeyd.http1.request import Field, Malformed, Request, examine
+from rekeyd.ledger import Ledger
 from rekeyd.listeners.http.client import AiohttpClient
 from rekeyd.listeners.http.protocol import GatewayProtocol, GatewayServer, Rendered, Timeouts
 from rekeyd.listeners.http.visit import Visit, printable
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import Settings
 from rekeyd.telemetry.decisions import DecisionLog
+from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.trust.access import Allowed, Denied, Presented, decide
 from rekeyd.trust.generation import Generation
 from rekeyd.upstream.connection import UpstreamError, UpstreamTimeoutError
@@ -32,6 +35,16 @@ from rekeyd.upstream.pools import Pools
 from rekeyd.upstream.relay import BodyMalformedError, BodyTooLargeError, ClientGoneError, Relay
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Where what happens is told and counted."""
+
+    decisions: DecisionLog
+    handshakes: HandshakeLog
+    upstream_failed: Callable[[str], None]
+
 
 Health = Callable[[], Awaitable[dict[str, bool]]]
 """Answers for readiness: each check by name, and whether it holds."""
@@ -53,15 +66,16 @@ class HttpGateway:
         *,
         current: Current,
         pools: Pools,
-        decisions: DecisionLog,
         health: Health,
+        ledger: Ledger,
+        records: Records,
         left: Callable[[], None],
     ) -> None:
         service = settings.service
         self._current = current
         self._pools = pools
-        self._decisions = decisions
         self._health = health
+        self._records = records
         self._draining = False
         self._cutting = False
         self._visits = 0
@@ -76,12 +90,14 @@ class HttpGateway:
             ),
             stall_timeout=self._stall_timeout,
             malformed=self._malformed,
+            ledger=ledger,
+            turned_away=self._turned_away,
             left=left,
         )
 
-    def protocol(self, _serving: Serving) -> GatewayProtocol:
+    def protocol(self, serving: Serving) -> GatewayProtocol:
         """A protocol for a connection that was just accepted."""
-        return self._server()
+        return self._server.protocol(serving.generation)
 
     async def drain(self, within: float) -> int:
         """Finish what runs and close what is idle; after `within` seconds end the rest.
@@ -123,13 +139,14 @@ class HttpGateway:
         serving = self._current.serving
         if serving is None:
             raise RuntimeError("a connection came before there was a generation")
-        visit = Visit.begin(raw.transport, serving.generation, asyncio.get_running_loop().time())
+        connection = cast(GatewayProtocol, raw.protocol)
+        visit = Visit.begin(connection, serving.generation, asyncio.get_running_loop().time())
         self._visits += 1
         try:
             return await self._serve(raw, visit)
         except ClientGoneError as gone:
-            visit.failure = str(gone)
-            cast(GatewayProtocol, raw.protocol).abort()
+            visit.failure = self._why_it_was_cut(visit) or str(gone)
+            connection.abort()
             return Rendered(b"", keep_alive=False)
         except asyncio.CancelledError:
             visit.failure = self._why_it_ended(visit)
@@ -141,9 +158,11 @@ class HttpGateway:
                 self._all_told.set()
 
     def _why_it_ended(self, visit: Visit) -> str | None:
-        if self._cutting:
-            return "cut off at the end of the drain"
-        return None if visit.is_tunnel else "the client left"  # so ends every tunnel
+        why = self._why_it_was_cut(visit)
+        return why or (None if visit.is_tunnel else "the client left")  # so ends every tunnel
+
+    def _why_it_was_cut(self, visit: Visit) -> str | None:
+        return "cut off at the end of the drain" if self._cutting else visit.connection.cut_for
 
     async def _serve(self, raw: web.BaseRequest, visit: Visit) -> web.StreamResponse:
         target = visit.asks_for(raw)
@@ -167,10 +186,22 @@ class HttpGateway:
         if service.enable_cors and _is_preflight(request):
             visit.reason = "preflight"
             visit.status = 204
-            return self._render(request, 204, b"", *answers.preflight_fields(request.fields))
+            return self._render(visit, request, 204, b"", *answers.preflight_fields(request.fields))
         verdict = visit.verdict = _judge(request, visit.generation)
         if isinstance(verdict, Denied):
             return self._denial(visit, request, verdict)
+        with _resting_on(visit.connection, verdict):
+            return await self._let_in(raw, request, origin, visit, verdict)
+
+    async def _let_in(
+        self,
+        raw: web.BaseRequest,
+        request: Request,
+        origin: forwarding.Origin,
+        visit: Visit,
+        verdict: Allowed,
+    ) -> web.StreamResponse:
+        service = visit.generation.settings.service
         limit = service.max_request_size_mb * _MEGABYTE
         if (request.framing.length or 0) > limit:
             return self._own_answer(visit, request, 413, message=_too_large(service.max_request_size_mb))
@@ -189,7 +220,7 @@ class HttpGateway:
             raw,
             max_body=settings.service.max_request_size_mb * _MEGABYTE,
             stall_timeout=settings.service.stall_timeout,
-            closes=lambda: self._closes(request),
+            closes=lambda: self._closes(request, visit.connection),
         )
         try:
             pool = await self._pools.pool_for(visit.generation)
@@ -232,39 +263,48 @@ class HttpGateway:
         good = all(checks.values())
         visit.status = 200 if good else 503
         body = orjson.dumps({"status": "ok" if good else "unavailable", "checks": checks})
-        return self._render(request, visit.status, body, answers.JSON, (b"Cache-Control", b"no-store"))
+        return self._render(visit, request, visit.status, body, answers.JSON, (b"Cache-Control", b"no-store"))
 
     def _denial(self, visit: Visit, request: Request, denied: Denied) -> web.StreamResponse:
         visit.status = answers.status_of(denied)
         body, fields = answers.body_of(denied, self._age(visit))
-        return self._render(request, visit.status, body, *fields, *self._cors_fields(visit))
+        return self._render(visit, request, visit.status, body, *fields, *self._cors_fields(visit))
 
     def _own_answer(
         self, visit: Visit, request: Request | Malformed, status: int, *, message: str, close: bool = False
     ) -> web.StreamResponse:
         visit.status = status
         body = answers.error_body(message, self._age(visit))
-        return self._render(request, status, body, answers.JSON, *self._cors_fields(visit), close=close)
+        return self._render(
+            visit, request, status, body, answers.JSON, *self._cors_fields(visit), close=close
+        )
 
     def _render(
-        self, request: Request | Malformed, status: int, body: bytes, *fields: Field, close: bool = False
+        self,
+        visit: Visit,
+        request: Request | Malformed,
+        status: int,
+        body: bytes,
+        *fields: Field,
+        close: bool = False,
     ) -> web.StreamResponse:
         if isinstance(request, Malformed):
             method, minor, stays = b"GET", 1, False
         else:
             method, minor = request.method, request.minor
             # A client that waits for 100 may send its body or not: only a new connection is clear again.
-            stays = not (close or request.expects_continue or self._closes(request))
+            stays = not (close or request.expects_continue or self._closes(request, visit.connection))
         data = answers.answer(status, body, *fields, method=method, minor=minor, keep_alive=stays)
         return Rendered(data, keep_alive=stays)
 
-    def _closes(self, request: Request) -> bool:
+    def _closes(self, request: Request, connection: GatewayProtocol) -> bool:
         """Whether this is the last request on its connection.
 
         Also where another protocol than WebSocket was asked for: aiohttp drops what it read behind that.
         """
         upgrade = request.first(b"upgrade")
-        return self._draining or not request.persists or (upgrade or b"websocket").lower() != b"websocket"
+        last = self._draining or connection.retiring or not request.persists
+        return last or (upgrade or b"websocket").lower() != b"websocket"
 
     @staticmethod
     def _cors_fields(visit: Visit) -> tuple[Field, ...]:
@@ -277,6 +317,7 @@ class HttpGateway:
 
     def _upstream_failed(self, visit: Visit, error: UpstreamError) -> None:
         visit.failure = str(error)
+        self._records.upstream_failed(error.cause)
         log.error(
             "upstream.failed",
             cause=error.cause,
@@ -291,16 +332,37 @@ class HttpGateway:
         if serving is None:
             return
         now = asyncio.get_running_loop().time()
-        visit = Visit.begin(protocol.transport, serving.generation, now)
+        visit = Visit.begin(protocol, serving.generation, now)
         visit.reason, visit.status = "malformed", status
         self._record(visit)
+
+    def _turned_away(self, protocol: GatewayProtocol, why: str) -> None:
+        """A handshake that OpenSSL passed and we don't."""
+        peer = Visit.begin(protocol, protocol.generation, 0.0).peer
+        self._records.handshakes.failed(
+            "http", peer, f"client_certificate: {why}", protocol.generation.number
+        )
 
     def _stall_timeout(self) -> float:
         generation = self._current.generation
         return generation.settings.service.stall_timeout if generation is not None else 0.0
 
     def _record(self, visit: Visit) -> None:
-        self._decisions.record(visit.decision(asyncio.get_running_loop().time()))
+        self._records.decisions.record(visit.decision(asyncio.get_running_loop().time()))
+
+
+@contextlib.contextmanager
+def _resting_on(connection: GatewayProtocol, verdict: Allowed) -> Iterator[None]:
+    """While it runs, a request rests on the key that let it in: should the key go, the ledger ends it."""
+    entry, credential = connection.entry, verdict.credential
+    if entry is None or credential is None:
+        yield
+        return
+    entry.using.append(credential)
+    try:
+        yield
+    finally:
+        entry.using.remove(credential)
 
 
 def _judge(request: Request, generation: Generation) -> Allowed | Denied:

@@ -10,6 +10,7 @@ Must not know: what a request means.
 """
 
 import asyncio
+import contextlib
 import select
 import socket
 import struct
@@ -24,6 +25,9 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestPayloadError
 
 from rekeyd.http1 import answers
+from rekeyd.ledger import Entry, Ledger
+from rekeyd.trust.clients import ClientIdentity, objection
+from rekeyd.trust.generation import Generation
 
 log = structlog.get_logger()
 
@@ -54,6 +58,7 @@ class Rendered(web.StreamResponse):
         super().__init__()
         self._data = data
         self._stays = keep_alive
+        self._answered: Callable[[], None] | None = None
 
     @property
     def keep_alive(self) -> bool:
@@ -62,25 +67,43 @@ class Rendered(web.StreamResponse):
     async def prepare(self, request: web.BaseRequest) -> None:
         """Write the bytes as they are: aiohttp adds no Date, no Server, no Content-Type."""
         protocol = cast(GatewayProtocol, request.protocol)
+        self._answered = protocol.answered
         if self._data:
             await request.writer.write(self._data)
             await protocol.has_room()
         if not self._stays:
             await protocol.flush()
 
-    async def write_eof(self, data: bytes = b"") -> None:
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - aiohttp's signature
         """All is written."""
+        if self._answered is not None:
+            self._answered()
 
 
 MalformedSeen = Callable[["GatewayProtocol", int], None]
+TurnedAway = Callable[["GatewayProtocol", str], None]
+"""Told of a client whose certificate is good and has no place here, and why."""
 
 
 class GatewayProtocol(web.RequestHandler):
     """One client connection. Gives up on heads that are slow or too long; tells who left."""
 
-    __slots__ = ("_gateway", "_head_bytes", "_head_timer", "_wire")
+    __slots__ = (
+        "_gateway",
+        "_head_bytes",
+        "_head_timer",
+        "_retirement",
+        "_wire",
+        "cut_for",
+        "entry",
+        "generation",
+        "identity",
+        "retiring",
+    )
 
-    def __init__(self, gateway: "GatewayServer", loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, gateway: "GatewayServer", generation: Generation, loop: asyncio.AbstractEventLoop
+    ) -> None:
         timeouts = gateway.timeouts
         super().__init__(
             gateway,
@@ -95,8 +118,18 @@ class GatewayProtocol(web.RequestHandler):
             timeout_ceil_threshold=86400,  # aiohttp would round deadlines up to whole seconds
         )
         self._gateway = gateway
+        self.generation = generation
+        """The one under which the connection was accepted."""
+        self.entry: Entry | None = None
+        self.identity: str | None = None
+        """What to call the client by its certificate."""
+        self.retiring = False
+        """Whether the answer at hand is the last."""
+        self.cut_for: str | None = None
+        """Why it was cut, if it was."""
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._retirement: asyncio.Task[None] | None = None
         self._wire: asyncio.Transport | None = None
 
     # What is written.
@@ -158,6 +191,41 @@ class GatewayProtocol(web.RequestHandler):
 
     # The connection.
 
+    @property
+    def turned_away(self) -> bool:
+        """Once the handshake is done: whether this client has no place here."""
+        return self.entry is None
+
+    def retire(self) -> None:
+        """For the ledger: close now if nothing is asked, else after the answer at hand."""
+        self.retiring = True
+        asked = self._current_request is not None
+        if not asked and (self._retirement is None or self._retirement.done()):
+            self._retirement = self._loop.create_task(self._close_idle())
+
+    def answered(self) -> None:
+        """An answer is written. Its head may have gone before it was known to be the last."""
+        if self.retiring:
+            self._loop.call_soon(self.retire)
+
+    async def _close_idle(self) -> None:
+        """Close when the client has taken all, unless it asks for more: then with that answer."""
+        with contextlib.suppress(ConnectionError):
+            await self.flush()
+        while self._wire is not None and self._is_between_requests():  # noqa: ASYNC110 - aiohttp has no event
+            await asyncio.sleep(_FLUSH_LOOKS)
+        if self._waits_for_head() and not self._head_bytes:
+            self.force_close()
+
+    def _is_between_requests(self) -> bool:
+        """aiohttp is done with one and does not wait for the next yet."""
+        return self._waiter is None and self._current_request is None and not self._messages
+
+    def cut(self, why: str) -> None:
+        """For the ledger: close now."""
+        self.cut_for = why
+        self.abort()
+
     def finish(self, *, newcomers_too: bool) -> None:
         """For a drain: close now if nothing is asked or about to be. What is asked closes after its answer.
 
@@ -169,8 +237,8 @@ class GatewayProtocol(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._gateway.came(self)
         self._wire = cast(asyncio.Transport, transport)
+        self._gateway.came(self, self._wire)
         self._wire.set_write_buffer_limits(high=HIGH_WATER)
         self._expect_head()
         if self._task_handler is not None:
@@ -288,6 +356,8 @@ class GatewayServer(web.Server):
         timeouts: Timeouts,
         stall_timeout: Callable[[], float],
         malformed: MalformedSeen,
+        ledger: Ledger,
+        turned_away: TurnedAway,
         left: Callable[[], None],
     ) -> None:
         # handler_cancellation: a client that leaves cancels its request.
@@ -296,20 +366,35 @@ class GatewayServer(web.Server):
         self.stall_timeout = stall_timeout
         """Seconds, at this moment: it is reloadable."""
         self.malformed = malformed
+        self.ledger = ledger
+        self.turned_away = turned_away
         self.open: set[GatewayProtocol] = set()
         self.emptied = asyncio.Event()
         self.emptied.set()
         self._left = left
 
-    def __call__(self) -> GatewayProtocol:
-        return GatewayProtocol(self, asyncio.get_running_loop())
+    def protocol(self, generation: Generation) -> GatewayProtocol:
+        """A protocol for a connection that was accepted under `generation`."""
+        return GatewayProtocol(self, generation, asyncio.get_running_loop())
 
-    def came(self, protocol: GatewayProtocol) -> None:
+    def came(self, protocol: GatewayProtocol, transport: asyncio.Transport) -> None:
+        """A handshake is done. Whom OpenSSL let in may still have no place here (`tls.allowed_clients`)."""
         self.open.add(protocol)
         self.emptied.clear()
+        tls = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+        why = objection(protocol.generation, certificate) if tls is not None else None
+        if why is not None:
+            self.turned_away(protocol, why)
+            protocol.cut(why)
+        else:
+            protocol.entry = self.ledger.enter(protocol, protocol.generation, certificate)
+            protocol.identity = str(ClientIdentity.of_der(certificate)) if certificate else None
 
     def went(self, protocol: GatewayProtocol) -> None:
         self.open.discard(protocol)
+        if protocol.entry is not None:
+            self.ledger.leave(protocol.entry)
         if not self.open:
             self.emptied.set()
         self._left()

@@ -6,7 +6,6 @@ no secret: a path is told without its query and fragment, in which people put ke
 Must not know: how a request is served.
 """
 
-import asyncio
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -14,6 +13,7 @@ from aiohttp import web
 from rekeyd.http1 import forwarding
 from rekeyd.http1.request import Field, Request
 from rekeyd.http1.response import SWITCHING_PROTOCOLS
+from rekeyd.listeners.http.protocol import GatewayProtocol
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.trust.access import Allowed, Denied
 from rekeyd.trust.generation import Generation
@@ -28,7 +28,7 @@ class Visit:
 
     started: float
     generation: Generation
-    transport: asyncio.BaseTransport | None
+    connection: GatewayProtocol
     peer: str
     client: str
     tls: str | None
@@ -42,10 +42,11 @@ class Visit:
     relay: Relay | None = None
 
     @classmethod
-    def begin(cls, transport: asyncio.BaseTransport | None, generation: Generation, now: float) -> "Visit":
+    def begin(cls, connection: GatewayProtocol, generation: Generation, now: float) -> "Visit":
+        transport = connection.transport
         peer = _address(transport.get_extra_info("peername") if transport is not None else None)
         tls = transport.get_extra_info("ssl_object") if transport is not None else None
-        return cls(now, generation, transport, peer, peer, tls.version() if tls is not None else None)
+        return cls(now, generation, connection, peer, peer, tls.version() if tls is not None else None)
 
     @property
     def told(self) -> int | None:
@@ -82,7 +83,14 @@ class Visit:
             tls=self.tls,
             generation=self.generation.number,
             failure=self.failure,
+            client_certificate=self.connection.identity,
+            connection_generation=self._older(),
         )
+
+    def _older(self) -> int | None:
+        """The generation of the connection, where the request was judged by a later one."""
+        number = self.connection.generation.number
+        return number if number != self.generation.number else None
 
     def onward(self, request: Request, origin: forwarding.Origin, verdict: Allowed) -> bytes:
         """The head that goes to the upstream."""
@@ -92,7 +100,7 @@ class Visit:
             added.append((b"api-key", upstream.api_key.get_secret_value().encode()))
         address = upstream.http
         if upstream.identity_headers or (address is not None and address.scheme == "demo"):
-            added += _identity(self.transport, verdict)
+            added += _identity(self.connection, verdict)
         return forwarding.onward(
             request,
             origin,
@@ -110,7 +118,7 @@ def printable(target: bytes) -> str:
     return path.decode("ascii", "backslashreplace")
 
 
-def _identity(transport: asyncio.BaseTransport | None, verdict: Allowed) -> list[Field]:
+def _identity(connection: GatewayProtocol, verdict: Allowed) -> list[Field]:
     """Who was let in and how they came; clients can't forge these fields (`forwarding.OURS` is dropped)."""
     fields = []
     if verdict.key_id is not None:
@@ -118,20 +126,13 @@ def _identity(transport: asyncio.BaseTransport | None, verdict: Allowed) -> list
             (b"X-Rekeyd-Key-Id", verdict.key_id.encode()),
             (b"X-Rekeyd-Right", str(verdict.right).encode()),
         ]
+    transport = connection.transport
     tls = transport.get_extra_info("ssl_object") if transport is not None else None
     if tls is not None:
         fields += [(b"X-Rekeyd-Tls", tls.version().encode()), (b"X-Rekeyd-Cipher", tls.cipher()[0].encode())]
-        subject = (tls.getpeercert() or {}).get("subject", ())
-        names = ",".join(f"{name}={_escaped(value)}" for rdn in subject for name, value in rdn)
-        if names:
-            fields.append((b"X-Rekeyd-Client-Cert", names.encode("ascii")))
+    if connection.identity is not None:
+        fields.append((b"X-Rekeyd-Client-Cert", connection.identity.encode("ascii")))
     return fields
-
-
-def _escaped(value: str) -> str:
-    """A name's value as one line in which a comma is none of the separators (after RFC 4514, 2.4)."""
-    plain = value.encode("unicode_escape").decode("ascii")
-    return plain.replace(",", "\\,").replace("=", "\\=")
 
 
 def _address(peername: object) -> str:

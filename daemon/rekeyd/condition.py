@@ -1,0 +1,67 @@
+"""How the daemon is, asked at this moment: for readiness, for `rekeyd status`, for the service manager.
+
+The rule: ready is who has a certificate that has not expired (the default one, where there are several) and
+reaches the upstream; the same checks make `serving` in the status, so that the two can't disagree.
+
+Must not know: who asks.
+"""
+
+import datetime as dt
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from rekeyd import __version__
+from rekeyd.ledger import Ledger
+from rekeyd.reload.current import Current
+from rekeyd.reload.disk import Disk
+from rekeyd.reload.reloader import Reloader
+from rekeyd.telemetry.status import State, status_of
+from rekeyd.upstream.pools import Pools
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What it is read from."""
+
+    current: Current
+    reloader: Reloader
+    ledger: Ledger
+    pools: Pools
+    disk: Disk
+
+    async def checks(self) -> dict[str, bool]:
+        """Each check of readiness by name, and whether it holds."""
+        generation = self.current.generation
+        if generation is None:
+            return {"generation": False}
+        checks = {"upstream": await self.pools.reachable(generation)}
+        if generation.default is not None:
+            checks["certificate"] = generation.default.leaf.not_after > dt.datetime.now(dt.UTC)
+        return checks
+
+    async def status(self, *, stopping: bool) -> dict[str, Any]:
+        """All of it as JSON-able values."""
+        last, parsed = self.reloader.last, self.disk.parsed
+        state = State(
+            version=__version__,
+            pid=os.getpid(),
+            stopping=stopping,
+            checks=await self.checks(),
+            generation=self.current.generation,
+            connections=self.ledger.per_generation(),
+            last_reload=None if last is None else last.fields(),
+            refused_since=self.reloader.refused_since,
+            warnings=[str(warning) for warning in parsed.warnings] if parsed else [],
+        )
+        return status_of(state, dt.datetime.now(dt.UTC))
+
+    def summary(self) -> str:
+        """One line for `systemctl status`."""
+        generation, last = self.current.generation, self.reloader.last
+        parts = [f"generation {self.current.number}"]
+        if generation is not None and generation.default is not None:
+            parts.append(f"certificate until {generation.default.leaf.not_after:%Y-%m-%d %H:%M} UTC")
+        if last is not None and last.refused:
+            parts.append("the last reload was refused")
+        return ", ".join(parts)

@@ -1,0 +1,197 @@
+"""What the bytes of a snapshot mean: a candidate, and what is wrong with it.
+
+The rules: nothing is read here, so that what is judged is what was read. A file that does not hold what it
+should (a torn certificate, the key of another pair) is a fault of the candidate, for the judge to refuse; a
+policy that makes no sense is a mistake in the settings. What was worked out from the very same bytes the last
+time is taken from there, so that one certificate of a thousand can be renewed for the price of one. Must not
+know: what is served.
+"""
+
+import hashlib
+import importlib.resources
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import SecretStr
+
+from rekeyd.errors import Problem, SettingsError
+from rekeyd.reload.named import Pair
+from rekeyd.reload.snapshot import Snapshot
+from rekeyd.settings import Settings
+from rekeyd.trust.certificates import Anchors, Material, Origin, read_anchors, read_material
+from rekeyd.trust.generation import Candidate, Finding, Part, Severity
+from rekeyd.trust.keys import Credential, KeyRing, Right
+from rekeyd.trust.pem import MaterialError
+from rekeyd.trust.policy import Policy, parse_policy
+from rekeyd.trust.private_keys import passphrase_in
+from rekeyd.trust.revocations import Revocations, read_revocations
+
+T = TypeVar("T")
+
+
+class Interpreter:
+    """Remembers what came of certificates and keys. One thread at a time may use it."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, object] = {}
+        self._used: dict[Hashable, object] = {}
+
+    def candidate(self, snapshot: Snapshot) -> Candidate:
+        """What the snapshot says. Raises `SettingsError`."""
+        try:
+            policy = _policy(snapshot)
+        except SettingsError as error:
+            raise SettingsError(self.problems(snapshot)) from error
+        faults = [
+            Finding("settings", Severity.WARN, Part.SETTINGS, _said(problem), problem.fix)
+            for problem in snapshot.parsed.warnings
+        ]
+        candidate = Candidate(
+            settings=snapshot.parsed.settings,
+            certificates=self._certificates(snapshot, faults),
+            anchors=_anchors(snapshot, "tls.ca_cert", Part.CLIENT_CA, faults),
+            revocations=self._revocations(snapshot, faults),
+            upstream_anchors=_anchors(snapshot, "upstream.ca_cert", Part.UPSTREAM_CA, faults),
+            ring=_ring(snapshot.parsed.settings),
+            policy=policy,
+            digest=snapshot.digest,
+            faults=tuple(faults),
+            restart_needed=snapshot.parsed.restart_needed,
+        )
+        self._known, self._used = self._used, {}
+        return candidate
+
+    def problems(self, snapshot: Snapshot) -> list[Problem]:
+        """All that is wrong inside the files that could be read, once there is to be no candidate."""
+        problems: list[Problem] = []
+        if "access.policy" in snapshot.contents:
+            try:
+                _policy(snapshot)
+            except SettingsError as error:
+                problems.extend(error.problems)
+        faults: list[Finding] = []
+        self._certificates(snapshot, faults)
+        _anchors(snapshot, "tls.ca_cert", Part.CLIENT_CA, faults)
+        self._revocations(snapshot, faults)
+        _anchors(snapshot, "upstream.ca_cert", Part.UPSTREAM_CA, faults)
+        file = snapshot.parsed.file
+        return [*problems, *(Problem(file, "", fault.message, fault.fix, fault.rule) for fault in faults)]
+
+    def _certificates(self, snapshot: Snapshot, faults: list[Finding]) -> tuple[Material, ...]:
+        found = [self._material(snapshot, pair, faults) for pair in snapshot.pairs]
+        faults.extend(_halves(snapshot))
+        return tuple(material for material in found if material is not None)
+
+    def _material(self, snapshot: Snapshot, pair: Pair, faults: list[Finding]) -> Material | None:
+        chain, key = snapshot.contents.get(pair.certificate), snapshot.contents.get(pair.key)
+        secret = snapshot.contents.get(pair.passphrase) if pair.passphrase else None
+        if chain is None or key is None or (pair.passphrase and secret is None):
+            return None
+        origin = Origin(str(snapshot.paths[pair.certificate]), str(snapshot.paths[pair.key]), key.mode)
+        passphrase = passphrase_in(secret.data) if secret else None
+        identity = (origin, *map(_hash, (chain.data, key.data, passphrase or b"")))
+        try:
+            return self._once(
+                identity, lambda: read_material(chain.data, key.data, passphrase, origin=origin)
+            )
+        except MaterialError as error:
+            path = snapshot.paths[pair.key if error.source == "key" else pair.certificate]
+            faults.append(_fault(error, Part.SERVER_CERTIFICATE, path))
+            return None
+
+    def _revocations(self, snapshot: Snapshot, faults: list[Finding]) -> Revocations | None:
+        file = snapshot.contents.get("tls.crl")
+        if file is None:
+            return None
+        try:
+            return self._once(("tls.crl", _hash(file.data)), lambda: read_revocations(file.data))
+        except MaterialError as error:
+            faults.append(_fault(error, Part.CLIENT_CRL, snapshot.paths["tls.crl"]))
+            return None
+
+    def _once(self, identity: Hashable, make: Callable[[], T]) -> T:
+        made = self._used.get(identity) or self._known.get(identity) or make()
+        self._used[identity] = made
+        return made  # type: ignore[return-value]  # what was made for an identity is of its kind
+
+
+def _hash(data: bytes) -> bytes:
+    """What is remembered is known by its hash, so that no second copy of a key lies about."""
+    return hashlib.sha256(data).digest()
+
+
+def _said(problem: Problem) -> str:
+    return f"{problem.key} {problem.message}" if problem.key else problem.message
+
+
+def _halves(snapshot: Snapshot) -> list[Finding]:
+    """What `tls.certificate_dir` holds that is no pair; and that it holds none."""
+    contents = snapshot.folder
+    if contents is None:
+        return []
+    part = Part.SERVER_CERTIFICATE
+    if not contents.pairs and not contents.halves:
+        message = f"{contents.folder}: there is no certificate in this folder"
+        fix = "Put certificates with their keys there, or remove tls.certificate_dir"
+        return [Finding("empty", Severity.REFUSE, part, message, fix)]
+    return [
+        Finding(
+            "pair_incomplete",
+            Severity.REFUSE,
+            part,
+            f"{contents.folder / half.name}: {half.message}",
+            half.fix,
+        )
+        for half in contents.halves
+    ]
+
+
+def _anchors(snapshot: Snapshot, key: str, part: Part, faults: list[Finding]) -> Anchors | None:
+    file = snapshot.contents.get(key)
+    if file is None:
+        return None
+    try:
+        return read_anchors(file.data)
+    except MaterialError as error:
+        faults.append(_fault(error, part, snapshot.paths[key]))
+        return None
+
+
+def _fault(error: MaterialError, part: Part, path: Path) -> Finding:
+    return Finding(error.reason, Severity.REFUSE, part, f"{path}: {error.message}", error.fix)
+
+
+def _ring(settings: Settings) -> KeyRing:
+    service = settings.service
+    static = (
+        ("api_key", Right.MANAGE, service.api_key),
+        ("alt_api_key", Right.MANAGE, service.alt_api_key),
+        ("read_only_api_key", Right.READ, service.read_only_api_key),
+    )
+    return KeyRing(_credential(key_id, right, secret) for key_id, right, secret in static if secret)
+
+
+def _credential(key_id: str, right: Right, secret: SecretStr) -> Credential:
+    return Credential.of_secret(key_id, right, secret.get_secret_value())
+
+
+def _policy(snapshot: Snapshot) -> Policy:
+    access = snapshot.parsed.settings.access
+    if isinstance(access.policy, Path):
+        policy = _parsed_policy(snapshot.contents["access.policy"].data, str(access.policy))
+    else:
+        policy = _shipped_policy(access.policy)
+    return policy.opening(access.public) if access.public else policy
+
+
+@lru_cache(maxsize=2)
+def _parsed_policy(source: bytes, file: str) -> Policy:
+    return parse_policy(source, file=file)
+
+
+@lru_cache
+def _shipped_policy(name: str) -> Policy:
+    shipped = importlib.resources.files("rekeyd") / "policies" / f"{name}.yaml"
+    return parse_policy(shipped.read_bytes(), file=name)

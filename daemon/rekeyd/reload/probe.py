@@ -1,0 +1,127 @@
+"""A handshake with the own listener over TCP, as any client makes it: which certificate is shown there?
+
+The rules: only an answer counts. A listener that shows another certificate, or breaks the handshake off, has
+failed; one that is merely slow or gone (overloaded, draining) proves nothing, which is logged and no more.
+The client believes everything, has no certificate of its own and speaks TLS 1.3, in which it is through
+before a server that requires one objects (RFC 8446, 2). Must not know: generations, or what follows.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+import ssl
+from collections.abc import Callable, Collection
+
+import structlog
+
+from rekeyd.errors import RekeydError
+
+TIMEOUT = 2.0
+"""Seconds for one handshake."""
+
+_CLOSING = 0.5
+_WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listened on, not bound here
+
+log = structlog.get_logger()
+
+
+class UnprovenError(RekeydError):
+    """The listener did not answer in time, or is not there: nothing is known about what it shows."""
+
+
+async def reason_against(
+    expected: Collection[str],
+    host: str,
+    port: int,
+    server_name: str | None = None,
+    *,
+    timeout: float = TIMEOUT,  # noqa: ASYNC109 - running out of it is an answer of its own here
+    announce: Callable[[tuple[str, int]], None] | None = None,
+) -> str | None:
+    """Why the listener does not show one of `expected` (SHA-256 of the DER, hex).
+
+    None where it is, and where nothing is known, which is logged. See `fingerprint_shown`.
+    """
+    try:
+        shown = await fingerprint_shown(host, port, server_name, timeout=timeout, announce=announce)
+    except UnprovenError as unproven:
+        log.warning(
+            "probe.unproven", reason=str(unproven), listener=f"{host}:{port}", server_name=server_name
+        )
+        return None
+    except OSError as error:
+        return f"the handshake broke off ({_reason(error)})"
+    return None if shown in expected else f"it showed the certificate {shown}"
+
+
+async def fingerprint_shown(
+    host: str,
+    port: int,
+    server_name: str | None = None,
+    *,
+    timeout: float = TIMEOUT,  # noqa: ASYNC109 - running out of it is an answer of its own here
+    announce: Callable[[tuple[str, int]], None] | None = None,
+) -> str:
+    """SHA-256 of the leaf that is shown on `host` and `port` to a client that asks for `server_name`.
+
+    `host` is an address; where it is a wildcard, loopback is asked. None as `server_name` sends no SNI.
+    `announce` gets the address that the connection comes from before it is made, so that who listens may tell
+    it from a client's.
+
+    Raises:
+        UnprovenError: not within `timeout` seconds, or nobody listens.
+        OSError: the handshake failed; `ssl.SSLError` says why.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return await _shake_hands(_WILDCARDS.get(host, host), port, server_name, announce)
+    except TimeoutError:
+        raise UnprovenError(f"no handshake within {timeout:g} seconds") from None
+    except ConnectionRefusedError:
+        raise UnprovenError("nobody listens") from None
+
+
+async def _shake_hands(
+    host: str, port: int, server_name: str | None, announce: Callable[[tuple[str, int]], None] | None
+) -> str:
+    loop = asyncio.get_running_loop()
+    channel = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        channel.setblocking(False)
+        channel.bind((host, 0))
+        if announce is not None:
+            announce(channel.getsockname()[:2])
+        await loop.sock_connect(channel, (host, port))
+        _, writer = await asyncio.open_connection(
+            sock=channel, ssl=_credulous(), server_hostname=server_name or ""
+        )
+    except BaseException:
+        channel.close()
+        raise
+    try:
+        der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return hashlib.sha256(der or b"").hexdigest()
+    finally:
+        await _close(writer)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        async with asyncio.timeout(_CLOSING):
+            await writer.wait_closed()
+
+
+def _credulous() -> ssl.SSLContext:
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    client.set_alpn_protocols(["http/1.1"])
+    return client
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower()
+    return type(error).__name__

@@ -1,0 +1,61 @@
+"""What the checks are; that readiness and status agree with them is seen in `test_server` and `test_cli`."""
+
+import datetime as dt
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rekeyd.condition import Condition
+from rekeyd.ledger import Ledger
+from rekeyd.reload.contexts import serving_of
+from rekeyd.reload.current import Current
+from rekeyd.reload.reloader import Reloader
+from rekeyd.upstream.pools import Pools
+from support.generations import Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture
+async def condition(site: Site) -> Condition:
+    current = Current()
+    return Condition(current, Reloader(current, site.disk.load, serving_of), Ledger(), Pools(), site.disk)
+
+
+async def test_before_the_first_generation_nothing_is_ready(condition: Condition) -> None:
+    assert await condition.checks() == {"generation": False}
+    status = await condition.status(stopping=False)
+    assert (status["serving"], status["generation"]) == (False, None)
+
+
+async def test_a_generation_with_an_upstream_is_ready_and_stopping_is_not_serving(
+    condition: Condition,
+) -> None:
+    await condition.reloader.reload("start")
+    assert await condition.checks() == {"upstream": True, "certificate": True}
+    assert (await condition.status(stopping=False))["serving"] is True
+    assert (await condition.status(stopping=True))["serving"] is False
+    await condition.pools.close()
+
+
+async def test_an_expired_certificate_is_not_ready(condition: Condition, site: Site) -> None:
+    ended = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    site.rotate(not_before=ended - dt.timedelta(days=30), not_after=ended)
+    condition.current.publish(serving_of(site.disk.load().generation(1)))
+    assert (await condition.checks())["certificate"] is False
+    await condition.pools.close()
+
+
+async def test_the_summary_says_generation_expiry_and_refusal(condition: Condition, site: Site) -> None:
+    await condition.reloader.reload("start")
+    until = f"{site.leaf.not_after:%Y-%m-%d %H:%M} UTC" if hasattr(site.leaf, "not_after") else "UTC"
+    assert condition.summary().startswith("generation 1, certificate until ")
+    assert until in condition.summary()
+    site.cert.write_bytes(b"")
+    condition.reloader.last = replace(await condition.reloader.reload("sighup"))
+    assert condition.summary().endswith("the last reload was refused")
+    await condition.reloader.close()

@@ -1,0 +1,121 @@
+"""What the bytes of a snapshot mean, and that the same bytes are worked out once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rekeyd.reload.files import File
+from rekeyd.reload.folder import Contents, Half, Listing
+from rekeyd.reload.interpretation import Interpreter
+from rekeyd.reload.named import Pair
+from rekeyd.reload.snapshot import Snapshot
+from rekeyd.settings import parse
+from rekeyd.trust.generation import Part, Severity
+from support.generations import document
+from support.pki import Authority, Leaf
+
+CA = Authority()
+ETC = Path("/etc")
+DEFAULT = Pair("tls.cert", "tls.key", None)
+
+
+def snapshot(
+    *,
+    pairs: tuple[Pair, ...] = (DEFAULT,),
+    folder: Contents | None = None,
+    sections: Any = None,
+    **named: bytes,
+) -> Snapshot:
+    """Of these contents; `tls_cert` stands for `tls.cert`."""
+    contents = {key.replace("_", ".", 1): File(data, 0o600) for key, data in named.items()}
+    source = json.dumps(document(**(sections or {}))).encode()
+    parsed = parse(source, file=ETC / "rekeyd.yaml", environ={})
+    paths = {key: ETC / key for key in contents}
+    return Snapshot(parsed, paths, {"": File(source), **contents}, pairs, folder)
+
+
+def of_leaf(leaf: Leaf, **more: Any) -> Snapshot:
+    return snapshot(tls_cert=leaf.chain_pem, tls_key=leaf.key_pem, **more)
+
+
+def test_a_pair_becomes_material_that_knows_whence_it_came() -> None:
+    leaf = CA.issue()
+
+    [material] = Interpreter().candidate(of_leaf(leaf)).certificates
+
+    assert material.leaf.sha256 == leaf.fingerprint
+    assert (material.origin.certificate, material.origin.key, material.origin.key_mode) == (
+        "/etc/tls.cert",
+        "/etc/tls.key",
+        0o600,
+    )
+
+
+def test_what_did_not_change_is_not_worked_out_again() -> None:
+    interpreter, leaf = Interpreter(), CA.issue()
+    [first] = interpreter.candidate(of_leaf(leaf)).certificates
+
+    [second] = interpreter.candidate(of_leaf(leaf)).certificates
+    assert second is first
+    interpreter.candidate(of_leaf(CA.issue()))
+    [third] = interpreter.candidate(of_leaf(leaf)).certificates
+    assert third is not first
+    assert third == first
+
+
+def test_another_passphrase_is_another_question() -> None:
+    leaf, interpreter = CA.issue(), Interpreter()
+    pairs = (Pair("tls.cert", "tls.key", "tls.key_passphrase_file"),)
+
+    def faults(passphrase: bytes) -> list[str]:
+        encrypted = leaf.encrypted_key_pem(b"open sesame")
+        found = interpreter.candidate(
+            snapshot(
+                pairs=pairs, tls_cert=leaf.chain_pem, tls_key=encrypted, tls_key_passphrase_file=passphrase
+            )
+        )
+        return [fault.rule for fault in found.faults]
+
+    assert faults(b"open sesame\n") == []
+    assert faults(b"open barley\n") == ["passphrase_wrong"]
+    assert faults(b"\n") == ["key_encrypted"]
+
+
+def test_each_torn_pair_is_a_fault_and_the_others_are_read() -> None:
+    leaf, other = CA.issue("a"), CA.issue("b")
+    pairs = (DEFAULT, Pair("tls.other", "tls.otherkey", None))
+
+    candidate = Interpreter().candidate(
+        of_leaf(leaf, pairs=pairs, tls_other=other.chain_pem[:-50], tls_otherkey=other.key_pem)
+    )
+
+    assert [material.leaf.names for material in candidate.certificates] == [("a",)]
+    [fault] = candidate.faults
+    assert (fault.rule, fault.severity, fault.part) == (
+        "truncated_pem",
+        Severity.REFUSE,
+        Part.SERVER_CERTIFICATE,
+    )
+    assert "/etc/tls.other: " in fault.message
+
+
+def test_halves_and_an_empty_folder_are_faults_that_name_the_file() -> None:
+    listing = Listing((), {})
+    half = Contents(Path("/certs"), listing, (), (Half("a.crt", "there is no key", "Put it there"),))
+    empty = Contents(Path("/certs"), listing, (), ())
+
+    [first] = Interpreter().candidate(of_leaf(CA.issue(), folder=half)).faults
+    [second] = Interpreter().candidate(of_leaf(CA.issue(), folder=empty)).faults
+
+    assert (first.rule, first.message) == ("pair_incomplete", "/certs/a.crt: there is no key")
+    assert (second.rule, second.severity) == ("empty", Severity.REFUSE)
+
+
+def test_a_revocation_list_is_read_or_a_fault_of_its_part() -> None:
+    revocations = Interpreter().candidate(of_leaf(CA.issue(), tls_crl=CA.crl(5))).revocations
+    assert revocations is not None
+    assert revocations.holds("CN=rekeyd test CA", 5)
+
+    emptied = Interpreter().candidate(of_leaf(CA.issue(), tls_crl=b""))
+    assert emptied.revocations is None
+    assert [(fault.rule, fault.part) for fault in emptied.faults] == [("empty", Part.CLIENT_CRL)]
