@@ -250,8 +250,10 @@ class Server:
         if outcome.result is Result.APPLIED:
             self._logs.level = generation.settings.logging.level
             self._decisions.decisions = generation.settings.logging.decisions
-            self._ledger.rotated(generation)
             self._expiry.look()
+        if outcome.result in {Result.APPLIED, Result.REFUSED}:
+            # Refused as well: what came in under a generation that was taken back is judged anew.
+            self._ledger.rotated(generation)
         if not self._stop.is_set():
             systemd.notify(STATUS=self._condition.summary())
 
@@ -321,7 +323,10 @@ async def _reason_against(serving: Serving, door: Door) -> str | None:
     if strict and name is None:
         return None
     shown = {material.leaf.sha256 for material in choose(generation.certificates, name, strict=strict)}
-    return await reason_against(shown, *door.address, name, announce=door.expect_probe)
+    try:
+        return await reason_against(shown, *door.address, name, announce=door.expect_probe)
+    finally:
+        door.forget_probes()
 
 
 def _listener(name: str, address: tuple[str, int], *, tls: bool) -> dict[str, object]:

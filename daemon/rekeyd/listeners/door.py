@@ -93,6 +93,10 @@ class Door:
         """The next connection from `address` is our own: how its handshake ends is no client's story."""
         self._own.add(address)
 
+    def forget_probes(self) -> None:
+        """None is under way: whoever comes from such an address now is a client."""
+        self._own.clear()
+
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._accept_on()

@@ -93,6 +93,7 @@ class GatewayProtocol(web.RequestHandler):
         "_head_bytes",
         "_head_timer",
         "_retirement",
+        "_socket",
         "_wire",
         "cut_for",
         "entry",
@@ -131,6 +132,7 @@ class GatewayProtocol(web.RequestHandler):
         self._head_bytes = 0
         self._retirement: asyncio.Task[None] | None = None
         self._wire: asyncio.Transport | None = None
+        self._socket: Any = None
 
     # What is written.
 
@@ -184,9 +186,9 @@ class GatewayProtocol(web.RequestHandler):
         wire = self._wire
         if wire is None:
             return
-        sock = wire.get_extra_info("socket")
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        # Not asked of the wire now: one under TLS that was closed twice has forgotten what it is made of.
+        if self._socket is not None and self._socket.family != socket.AF_UNIX:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         wire.abort()
 
     # The connection.
@@ -233,11 +235,12 @@ class GatewayProtocol(web.RequestHandler):
         """
         idle = self._waits_for_head() and not self._head_bytes
         if idle and (newcomers_too or self._request_count):
-            self.force_close()
+            self.retire()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._wire = cast(asyncio.Transport, transport)
+        self._socket = transport.get_extra_info("socket")
         self._gateway.came(self, self._wire)
         self._wire.set_write_buffer_limits(high=HIGH_WATER)
         self._expect_head()
