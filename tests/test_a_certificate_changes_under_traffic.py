@@ -96,7 +96,9 @@ async def test_no_request_fails_and_no_connection_is_shown_what_was_replaced(
     assert daemon.told("tls.handshake_failed") == []
     assert daemon.told("upstream.failed") == []
     assert daemon.told("auth.denied") == []
-    assert len(daemon.told("reload.applied", trigger="watch")) == rotations, "each certificate is live once"
+    triggers = [told["trigger"] for told in daemon.told("reload.applied")]
+    by_itself = [trigger for trigger in triggers if trigger in {"watch", "retry"}]
+    assert len(by_itself) == rotations, "each certificate is live once"
     measured("requests", dict(load.counts))
 
 
