@@ -32,7 +32,7 @@ def analyze() -> str:
     [
         ("Type", "notify"),
         ("NotifyAccess", "main"),
-        ("ExecReload", "/bin/kill -HUP $MAINPID"),
+        ("ExecReload", "/usr/local/bin/rekeyd reload --wait -c /etc/rekeyd/rekeyd.yaml"),
         ("Restart", "on-failure"),
         ("RestartPreventExitStatus", "2"),
         ("KillMode", "mixed"),
