@@ -411,7 +411,7 @@ async def test_everybody_is_told_even_if_somebody_fails(site: Site, current: Cur
 async def test_a_certificate_is_held_and_goes_live_by_itself(current: Current, logs: Logs) -> None:
     authority = Authority()
     start = dt.datetime.now(dt.UTC)
-    valid_from = start.replace(microsecond=0) + dt.timedelta(seconds=1)
+    valid_from = start.replace(microsecond=0) + dt.timedelta(seconds=3)
     leaves = [authority.issue(), authority.issue(not_before=valid_from)]
     happened: asyncio.Queue[Outcome] = asyncio.Queue()
     candidates = [candidate_of(leaf) for leaf in leaves]
