@@ -21,7 +21,7 @@ upstream:
 
 def parsed(text: str = GOOD, environ: dict[str, str] | None = None) -> Parsed:
     return parse(
-        text.encode(), file=Path("/etc/rekeyd/rekeyd.yaml"), environ=environ or {}, cwd=Path("/work")
+        text.encode(), file=Path("/etc/rekeyd/rekeyd.yaml"), environ=environ or {}, cwd=Path("/here")
     )
 
 
@@ -72,8 +72,8 @@ def test_paths_in_a_file_are_relative_to_its_folder() -> None:
 
 def test_a_relative_settings_file_is_relative_to_the_working_directory() -> None:
     text = f"{GOOD}tls: {{cert: cert.pem, key: key.pem}}"
-    found = parse(text.encode(), file=Path("conf/rekeyd.yaml"), environ={}, cwd=Path("/work"))
-    assert found.settings.tls.cert == Path("/work/conf/cert.pem")
+    found = parse(text.encode(), file=Path("conf/rekeyd.yaml"), environ={}, cwd=Path("/here"))
+    assert found.settings.tls.cert == Path("/here/conf/cert.pem")
 
 
 def test_without_a_working_directory_the_process_has_one(

@@ -98,6 +98,6 @@ def test_further_certificates_can_come_from_the_environment() -> None:
     environ = {"REKEYD__TLS__CERTIFICATES": "[{cert: a.pem, key: a.key}]"}
     source = b"service: {host: 127.0.0.1, insecure: true}\nupstream: {http: demo}"
 
-    parsed = parse(source, file=Path("/etc/f.yaml"), environ=environ, cwd=Path("/work"))
+    parsed = parse(source, file=Path("/etc/f.yaml"), environ=environ, cwd=Path("/here"))
 
-    assert parsed.settings.tls.certificates == (PairFiles(Path("/work/a.pem"), Path("/work/a.key")),)
+    assert parsed.settings.tls.certificates == (PairFiles(Path("/here/a.pem"), Path("/here/a.key")),)

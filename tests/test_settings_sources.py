@@ -19,7 +19,7 @@ upstream:
 
 
 def parsed(**environ: str) -> Parsed:
-    return parse(GOOD.encode(), file=Path("/etc/rekeyd.yaml"), environ=environ, cwd=Path("/work"))
+    return parse(GOOD.encode(), file=Path("/etc/rekeyd.yaml"), environ=environ, cwd=Path("/here"))
 
 
 def problem(**environ: str) -> Problem:
@@ -82,7 +82,7 @@ def test_null_empties_what_may_be_empty_and_is_no_secret() -> None:
 
 def test_a_relative_path_in_the_environment_is_relative_to_the_working_directory() -> None:
     found = parsed(QDRANT__TLS__CERT="tls/cert.pem", QDRANT__TLS__KEY="/keys/key.pem").settings
-    assert found.tls.cert == Path("/work/tls/cert.pem")
+    assert found.tls.cert == Path("/here/tls/cert.pem")
     assert found.tls.key == Path("/keys/key.pem")
 
 

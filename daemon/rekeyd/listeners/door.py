@@ -40,7 +40,6 @@ _ROOM_AGAIN_AFTER = 0.5
 
 ProtocolFactory = Callable[[Serving], asyncio.Protocol]
 """What it makes may have `turned_away`: true where it let nobody in, and told of that itself."""
-Refused = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)

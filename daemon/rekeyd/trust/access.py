@@ -21,9 +21,6 @@ from rekeyd.trust.keys import Credential, KeyRing, Right
 from rekeyd.trust.paths import is_normal
 from rekeyd.trust.policy import Policy
 
-API_KEY = b"api-key"
-AUTHORIZATION = b"authorization"
-
 
 class Reason(enum.StrEnum):
     """Why a request was let in or not, as the log says it."""

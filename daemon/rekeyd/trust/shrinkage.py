@@ -46,11 +46,7 @@ def shrinkage(old: Generation, new: Generation) -> Shrinkage:
 
 
 def _keys_lost(old: KeyRing, new: KeyRing) -> Iterator[str]:
-    rights = {credential.digest: credential.right for credential in new}
-    for credential in old:
-        right = rights.get(credential.digest)
-        if right is None or right < credential.right:
-            yield credential.id
+    return (credential.id for credential in old if not new.holds(credential))
 
 
 def _authorities_lost(old: Anchors | None, new: Anchors | None) -> frozenset[str]:
