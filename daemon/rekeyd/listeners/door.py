@@ -21,6 +21,7 @@ import structlog
 
 from rekeyd.reload.current import Current, Serving
 from rekeyd.system.alerts import ACCEPTED
+from rekeyd.system.peers import address_of
 from rekeyd.telemetry.handshakes import HandshakeLog
 
 log = structlog.get_logger()
@@ -180,7 +181,7 @@ class Door:
             self.left()
             if not ours:
                 number = serving.generation.number
-                self._handshakes.failed(self.name, _host(address), handshake_reason(error), number)
+                self._handshakes.failed(self.name, address_of(address), handshake_reason(error), number)
         else:
             if context is not None and not (ours or getattr(guest, "turned_away", False)):
                 self._handshakes.succeeded(self.name)
@@ -210,10 +211,6 @@ def handshake_reason(error: Exception) -> str:
             return "closed_by_client"
         case _:
             return type(error).__name__
-
-
-def _host(address: object) -> str:
-    return str(address[0]).removeprefix("::ffff:") if isinstance(address, tuple) else "local"
 
 
 def bind(host: str, port: int) -> socket.socket:

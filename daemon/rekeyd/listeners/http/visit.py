@@ -14,6 +14,7 @@ from rekeyd.http1 import forwarding
 from rekeyd.http1.request import Field, Request
 from rekeyd.http1.response import SWITCHING_PROTOCOLS
 from rekeyd.listeners.http.protocol import GatewayProtocol
+from rekeyd.system.peers import address_of
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.trust.access import Allowed, Denied
 from rekeyd.trust.generation import Generation
@@ -44,7 +45,7 @@ class Visit:
     @classmethod
     def begin(cls, connection: GatewayProtocol, generation: Generation, now: float) -> "Visit":
         transport = connection.transport
-        peer = _address(transport.get_extra_info("peername") if transport is not None else None)
+        peer = address_of(transport.get_extra_info("peername") if transport is not None else None)
         tls = transport.get_extra_info("ssl_object") if transport is not None else None
         return cls(now, generation, connection, peer, peer, tls.version() if tls is not None else None)
 
@@ -133,8 +134,3 @@ def _identity(connection: GatewayProtocol, verdict: Allowed) -> list[Field]:
     if connection.identity is not None:
         fields.append((b"X-Rekeyd-Client-Cert", connection.identity.encode("ascii")))
     return fields
-
-
-def _address(peername: object) -> str:
-    """A client's address; an IPv4 one as such, also where an IPv6 socket took it in (RFC 4291, 2.5.5.2)."""
-    return str(peername[0]).removeprefix("::ffff:") if isinstance(peername, tuple) else "local"
