@@ -26,6 +26,7 @@ from rekeyd.listeners.http.protocol import GatewayProtocol, GatewayServer, Rende
 from rekeyd.listeners.http.visit import Visit, printable
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import Settings
+from rekeyd.system.peers import address_of
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.trust.access import Allowed, Denied, Presented, decide
@@ -338,7 +339,7 @@ class HttpGateway:
 
     def _turned_away(self, protocol: GatewayProtocol, why: str) -> None:
         """A handshake that OpenSSL passed and we don't."""
-        peer = Visit.begin(protocol, protocol.generation, 0.0).peer
+        peer = address_of(protocol.peername)
         self._records.handshakes.failed(
             "http", peer, f"client_certificate: {why}", protocol.generation.number
         )
