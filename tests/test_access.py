@@ -2,18 +2,24 @@
 
 import csv
 import importlib.resources
+import ipaddress
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rekeyd.trust.access import Allowed, Denied, Presented, Reason, decide
-from rekeyd.trust.keys import Credential, KeyRing, Right
-from rekeyd.trust.policy import Policy, parse_policy
+from rekeyd.trust.access import Ask, Presented, decide, judge_body, objection_to
+from rekeyd.trust.keys import Credential, KeyRing
+from rekeyd.trust.policy import Policy
+from rekeyd.trust.policy_file import parse_policy
+from rekeyd.trust.rights import Limits, Reach, Right
+from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
+from support.grounds import Believed
 
 TABLE = Path(__file__).parent / "data" / "qdrant-access.tsv"
 
@@ -50,7 +56,10 @@ def judged(
 ) -> Allowed | Denied:
     method = method.encode() if isinstance(method, str) else method
     path = path.encode() if isinstance(path, str) else path
-    return decide(method, path, presented, ring=ring, policy=policy, insecure=insecure)
+    grounds = Believed(ring, policy, open_to_all=insecure)
+    verdict = decide(Ask(method, path, presented), grounds, now=0.0, verified={})
+    assert not isinstance(verdict, Unverified)
+    return verdict
 
 
 # --- Qdrant's table
@@ -81,6 +90,7 @@ def _operation(row: dict[str, str]) -> Operation:
 
 
 OPERATIONS = operations()
+ROWS = [row for row in csv.DictReader(TABLE.read_text().splitlines(), delimiter="\t") if row["rest"] != "-"]
 
 
 def test_the_table_has_all_operations() -> None:
@@ -130,7 +140,7 @@ def test_what_no_rule_names_needs_the_highest_right(method: str, path: str) -> N
     assert denied == Denied(
         Reason.RIGHT_TOO_SMALL,
         "Forbidden: manage access is required",
-        "read_only_api_key",
+        RING.find(READ_KEY),
         Right.MANAGE,
     )
     assert judged(method, path, bearing(WRITE_KEY)) == Allowed(Reason.KEY, RING.find(WRITE_KEY), Right.MANAGE)
@@ -269,17 +279,12 @@ def test_an_open_path_is_open_in_no_other_form() -> None:
     assert isinstance(judged("POST", "/healthz"), Denied)
 
 
-def test_insecure_lets_everybody_in_where_no_key_is_configured() -> None:
+def test_everybody_gets_in_where_the_door_was_left_open_on_purpose_and_nowhere_else() -> None:
     empty = KeyRing([])
     for path in ("/collections", "/x/../y", "*"):
         assert judged("PUT", path, ring=empty, insecure=True) == Allowed(Reason.INSECURE)
         assert isinstance(judged("PUT", path, ring=empty), Denied)
     assert isinstance(judged("PUT", "/collections", bearing(b"any"), ring=empty), Denied)
-
-
-def test_insecure_has_no_effect_where_a_key_is_configured() -> None:
-    assert isinstance(judged("GET", "/collections", insecure=True), Denied)
-    assert isinstance(judged("GET", "/collections", bearing(b"wrong"), insecure=True), Denied)
 
 
 # --- paths
@@ -305,7 +310,7 @@ def test_insecure_has_no_effect_where_a_key_is_configured() -> None:
 )
 def test_a_path_not_in_normal_form_needs_the_highest_right(path: str) -> None:
     assert judged("GET", path.encode("latin-1"), bearing(READ_KEY)) == Denied(
-        Reason.PATH_NOT_NORMAL, "The path is not in normal form", "read_only_api_key", Right.MANAGE
+        Reason.PATH_NOT_NORMAL, "The path is not in normal form", RING.find(READ_KEY), Right.MANAGE
     )
     assert isinstance(judged("GET", path.encode("latin-1"), bearing(WRITE_KEY)), Allowed)
     for policy in (QDRANT, HTTP):
@@ -435,9 +440,9 @@ joints = st.sampled_from(
 
 
 @st.composite
-def disguised(draw: st.DrawFn) -> bytes:
+def disguised(draw: st.DrawFn, operations: st.SearchStrategy[bytes] = templates) -> bytes:
     """One or two operations, spliced, with some characters encoded (more than once), or in another case."""
-    path = draw(templates) + draw(joints) + draw(st.one_of(st.just(b""), templates)) + draw(joints)
+    path = draw(operations) + draw(joints) + draw(st.one_of(st.just(b""), operations)) + draw(joints)
     out = []
     for position, byte in enumerate(path):
         one = bytes([byte])
@@ -497,13 +502,12 @@ def test_no_respelling_of_a_denied_operation_is_allowed(operation: Operation, da
         ),
         max_size=4,
     ),
-    st.booleans(),
 )
 def test_without_a_known_key_only_open_paths_are_served(
-    method: str, path: bytes, fields: list[tuple[bytes, bytes]], insecure: bool
+    method: str, path: bytes, fields: list[tuple[bytes, bytes]]
 ) -> None:
     for policy in (QDRANT, HTTP):
-        verdict = judged(method, path, Presented.among(fields), policy=policy, insecure=insecure)
+        verdict = judged(method, path, Presented.among(fields), policy=policy)
         opened = method in {"GET", "HEAD", "OPTIONS"} and path in policy.open_paths
         assert isinstance(verdict, Allowed) == opened
 
@@ -519,3 +523,211 @@ def test_no_verdict_holds_a_secret(method: str, path: bytes, key: bytes) -> None
 def test_a_read_write_key_may_do_everything(method: str, path: bytes) -> None:
     for policy in (QDRANT, HTTP):
         assert isinstance(judged(method, path, bearing(WRITE_KEY), policy=policy), Allowed)
+
+
+# --- limits
+
+
+READ_BOOKS = Limits(collections=(("books", Reach.READ),))
+POINTS_OF_BOOKS = Limits(collections=(("books", Reach.POINTS),))
+WRITE_BOOKS = Limits(collections=(("books", Reach.WRITE),))
+LIMITED = {"collection_r": READ_BOOKS, "collection_prw": POINTS_OF_BOOKS, "collection_rw": WRITE_BOOKS}
+SECRET = b"a-secret-of-whom-is-limited"
+
+
+def limited(limits: Limits, right: Right = Right.WRITE) -> KeyRing:
+    return KeyRing([replace(Credential.of_secret("limited", right, SECRET.decode()), limits=limits)])
+
+
+def reason_for(method: str | bytes, path: str | bytes, ring: KeyRing, policy: Policy = QDRANT) -> Reason:
+    return judged(method, path, bearing(SECRET), ring=ring, policy=policy).reason
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["rest"])
+def test_who_is_limited_to_a_collection_may_do_what_the_table_says(row: dict[str, str]) -> None:
+    method, template = row["rest"].split(" ")
+    for kind, limits in LIMITED.items():
+        path = re.sub(r"\{\w+\}", "x", template.replace("{collection_name}", "books"))
+        right = max(reach.right for _, reach in limits.collections or ())
+        allowed = isinstance(judged(method, path, bearing(SECRET), ring=limited(limits, right)), Allowed)
+        if row["open"] == "yes":
+            assert allowed
+        elif row[kind] != "-":
+            assert allowed is (row[kind] == "yes"), kind
+        elsewhere = re.sub(r"\{\w+\}", "x", template.replace("{collection_name}", "papers"))
+        if "{collection_name}" in template:
+            assert isinstance(judged(method, elsewhere, bearing(SECRET), ring=limited(limits, right)), Denied)
+
+
+def test_where_the_table_is_silent_points_are_all_that_prw_reaches() -> None:
+    """As Qdrant does: what needs more than points (its `extras`) is not for `prw`."""
+    silent = [row["rest"] for row in ROWS if row["collection_prw"] == "-" and row["open"] == "no"]
+    allowed = {
+        rest
+        for rest in silent
+        if reason_for(
+            rest.split(" ")[0],
+            re.sub(r"\{\w+\}", "x", rest.split(" ")[1].replace("{collection_name}", "books")),
+            limited(POINTS_OF_BOOKS),
+        )
+        is Reason.KEY
+    }
+    assert allowed == {
+        "GET /collections/{collection_name}/points/{id}",
+        "POST /collections/{collection_name}/points/count",
+        "POST /collections/{collection_name}/points/query",
+        "POST /collections/{collection_name}/points/query/batch",
+        "POST /collections/{collection_name}/points/query/groups",
+        "POST /collections/{collection_name}/points/search/matrix/offsets",
+        "POST /collections/{collection_name}/points/search/matrix/pairs",
+        "POST /collections/{collection_name}/facet",
+    }
+
+
+LOOKS_FURTHER = {
+    "search/groups": "with_lookup names a collection",
+    "recommend": "lookup_from names a collection",
+    "recommend/batch": "lookup_from names a collection",
+    "recommend/groups": "lookup_from and with_lookup do",
+    "discover": "lookup_from names a collection",
+    "discover/batch": "lookup_from names a collection",
+    "query": "lookup_from names a collection, in prefetches too",
+    "query/batch": "lookup_from names a collection, in prefetches too",
+    "query/groups": "lookup_from and with_lookup do",
+}
+"""Operations whose path does not say all: why the body is needed."""
+
+
+def test_what_needs_the_body_is_allowed_depending_on_it() -> None:
+    for row in ROWS:
+        method, template = row["rest"].split(" ")
+        path = re.sub(r"\{\w+\}", "x", template.replace("{collection_name}", "books"))
+        verdict = judged(method, path, bearing(SECRET), ring=limited(READ_BOOKS, Right.READ))
+        if isinstance(verdict, Allowed):
+            operation = template.partition("/points/")[2]
+            assert verdict.lookups is (method == "POST" and operation in LOOKS_FURTHER), template
+        whole = judged(method, path, bearing(READ_KEY))
+        assert isinstance(whole, Denied) or not whole.lookups, "who may read everything may look anything up"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"query": [1]}', Reason.KEY),
+        (b'{"lookup_from": {"collection": "books"}}', Reason.KEY),
+        (b'{"lookup_from": {"collection": "papers"}}', Reason.COLLECTION_NOT_ALLOWED),
+        (b'{"prefetch": [{"lookup_from": {"collection": "papers"}}]}', Reason.COLLECTION_NOT_ALLOWED),
+        (b'{"lookup_from": {"collection": "book\\u0073"}}', Reason.KEY),
+        (b'{"\\u006cookup_from": {"collection": "papers"}}', Reason.COLLECTION_NOT_ALLOWED),
+        (b'{"lookup_from": 7}', Reason.BODY_NOT_JUDGED),
+        (b"lookup_from", Reason.BODY_NOT_JUDGED),
+    ],
+)
+def test_a_body_that_names_another_collection_is_judged(body: bytes, reason: Reason) -> None:
+    ring = limited(READ_BOOKS, Right.READ)
+    allowed = judged("POST", "/collections/books/points/query", bearing(SECRET), ring=ring)
+    assert isinstance(allowed, Allowed)
+    assert judge_body(allowed, body, QDRANT).reason is reason
+
+
+def test_a_body_matters_only_where_the_verdict_depends_on_it() -> None:
+    allowed = judged("POST", "/collections/books/points/query", bearing(READ_KEY))
+    assert isinstance(allowed, Allowed)
+    assert judge_body(allowed, b'{"lookup_from": {"collection": "papers"}}', QDRANT) is allowed
+
+
+of_collections = st.builds(
+    lambda row, name: re.sub(
+        r"\{\w+\}", "x", row["rest"].split(" ")[1].replace("{collection_name}", name)
+    ).encode(),
+    st.sampled_from([row for row in ROWS if "{collection_name}" in row["rest"]]),
+    st.sampled_from(["books", "papers"]),
+)
+
+
+@settings(max_examples=600)
+@given(methods, disguised(of_collections), st.sampled_from(list(LIMITED.values())))
+@example("GET", b"/collections/books", READ_BOOKS)
+@example("POST", b"/collections/%62ooks/points/scroll", READ_BOOKS)
+def test_no_spelling_of_a_path_reaches_another_collection(method: str, path: bytes, limits: Limits) -> None:
+    """However often a server decodes the path, the collection that it finds there is `books`."""
+    if reason_for(method, path, limited(limits)) is Reason.KEY:
+        reading = path
+        for _ in range(5):
+            reading = unquote_to_bytes(reading)
+            _, first, *rest = reading.split(b"/")
+            assert first.lower() != b"collections" or rest[:1] in ([], [b"books"])
+
+
+@given(st.text(min_size=1, max_size=12), st.integers(0, 3))
+def test_a_collection_is_reached_by_its_own_name_alone(name: str, layers: int) -> None:
+    segment = name.encode("utf-8", "surrogatepass")
+    for _ in range(layers + 1):
+        segment = quote_from_bytes(segment, safe="").encode()
+    path = b"/collections/" + segment + b"/points/scroll"
+    reached = reason_for("POST", path, limited(READ_BOOKS, Right.READ)) is Reason.KEY
+    assert reached is (name == "books")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/collections/books/../papers", "/collections//books", "/collections/books;x", "/collections/books%2fx"],
+)
+def test_who_is_limited_needs_a_path_in_normal_form_whatever_the_right(path: str) -> None:
+    for limits in (READ_BOOKS, Limits(paths=(b"/collections/books",)), Limits(paths=(b"/",))):
+        assert reason_for("GET", path, limited(limits, Right.MANAGE)) is Reason.PATH_NOT_NORMAL
+
+
+def test_a_limit_to_paths_is_a_limit_whatever_the_right() -> None:
+    ring = limited(Limits(paths=(b"/collections/books",)), Right.MANAGE)
+    assert reason_for("DELETE", "/collections/books", ring) is Reason.KEY
+    assert reason_for("DELETE", "/collections/papers", ring) is Reason.PATH_NOT_ALLOWED
+    assert reason_for("GET", "/collections/booksellers", ring) is Reason.PATH_NOT_ALLOWED
+
+
+def test_a_policy_that_knows_no_collections_has_nothing_for_who_is_limited_to_some() -> None:
+    assert reason_for("GET", "/collections/books", limited(READ_BOOKS), HTTP) is Reason.COLLECTION_NOT_ALLOWED
+
+
+def test_a_key_is_good_for_a_time_and_from_a_network() -> None:
+    key = replace(
+        Credential.of_secret("key", Right.READ, SECRET.decode()),
+        not_before=10.0,
+        expires=20.0,
+        limits=Limits(networks=(ipaddress.ip_network("192.0.2.0/24"),)),
+    )
+
+    def at(now: float, client: str) -> Reason:
+        ask = Ask(b"GET", b"/collections", bearing(SECRET), client)
+        verdict = decide(ask, Believed(KeyRing([key]), QDRANT), now, {})
+        assert not isinstance(verdict, Unverified)
+        return verdict.reason
+
+    assert at(9.9, "192.0.2.7") is Reason.NOT_YET_VALID
+    assert at(10.0, "192.0.2.7") is Reason.KEY
+    assert at(20.0, "192.0.2.7") is Reason.EXPIRED
+    assert at(15.0, "198.51.100.7") is at(15.0, "local") is Reason.NETWORK_NOT_ALLOWED
+
+
+def test_a_key_of_the_key_file_with_a_secret_that_may_be_guessed_is_refused() -> None:
+    weak = replace(Credential.of_secret("weak", Right.READ, "letmein"), named=True)
+    static = Credential.of_secret("api_key", Right.READ, "hunter2")
+    ring = KeyRing([weak, static])
+    denied = judged("GET", "/collections", bearing(b"letmein"), ring=ring)
+    assert (denied.reason, denied.key_id) == (Reason.WEAK_SECRET, "weak")
+    assert isinstance(denied, Denied)
+    assert denied.message == "Invalid API key or JWT", "who tries secrets learns nothing"
+    assert judged("GET", "/collections", bearing(b"hunter2"), ring=ring).reason is Reason.KEY
+
+
+def test_what_was_let_in_is_judged_anew_by_what_is_believed_now() -> None:
+    reader = Credential.of_secret("reader", Right.READ, READ_KEY.decode())
+    ask = Ask(b"GET", b"/collections")
+    closed = Believed(KeyRing([]), QDRANT)
+    assert objection_to(ask, reader, Believed(KeyRing([reader]), QDRANT), 0.0) is None
+    assert objection_to(ask, reader, closed, 0.0) == "key reader was removed"
+    assert objection_to(ask, reader, Believed(KeyRing([reader]), Policy.of("p", [], [])), 0.0) == (
+        "key reader is not enough any more: right_too_small"
+    )
+    assert objection_to(ask, None, closed, 0.0) == "a key is needed now"
+    assert objection_to(ask, None, replace(closed, open_to_all=True), 0.0) is None
