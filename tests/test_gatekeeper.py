@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from rekeyd.gatekeeper import WAITING, Gatekeeper
+from rekeyd.gatekeeper import PENALTY, WAITING, Gatekeeper
 from rekeyd.trust.access import Ask, Presented
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.keys import Credential, KeyRing, digest_of
@@ -96,6 +96,18 @@ def test_failures_are_counted_by_network(one: str, other: str, together: bool) -
         keeper.judge(asking("wrong", one), rules)
     limited = reason(keeper.judge(asking("wrong", other), rules)) is Reason.TOO_MANY_FAILURES
     assert limited is together
+
+
+async def test_who_has_failed_too_often_is_held_back_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("rekeyd.gatekeeper.asyncio.sleep", sleep)
+    for reason in (Reason.UNKNOWN_KEY, Reason.RATE_LIMITED, Reason.TOO_MANY_FAILURES):
+        await Gatekeeper().penalty(Denied(reason, "No"))
+    assert slept == [PENALTY]
 
 
 def test_who_presents_nothing_or_has_too_small_a_right_does_not_guess() -> None:

@@ -4,7 +4,9 @@ The rules. A key is looked for first, which costs next to nothing; only what fai
 (`access.failures_per_minute`), so that a key that is known is never locked out, whoever guesses from the same
 address. A token whose verification is costly comes after all cheap checks, waits its turn (`AT_ONCE`), and
 from a network that has failed too often is not looked at; what came of it is remembered for as long as the
-rules for tokens are the same. A key that has a rate of its own is held to it.
+rules for tokens are the same. A key that has a rate of its own is held to it. Who has failed too often is
+answered after `PENALTY`: a flood of guesses, each of which waits for its answer, is slowed and not the
+service.
 
 Must not know: what is spoken (`Ask` is all), or how a decision is told.
 """
@@ -24,6 +26,8 @@ from rekeyd.trust.verdict import GUESSES, Allowed, Denied, Reason, Unverified
 
 AT_ONCE = 2
 """Costly verifications that run beside one another."""
+PENALTY = 0.02
+"""Seconds by which an answer is held back that says that a network has failed too often."""
 WAITING = 256
 """Costly verifications that may wait for their turn."""
 REMEMBERED = 10_000
@@ -81,6 +85,11 @@ class Gatekeeper:
                 return self._denied(verdict, ask, generation)
             case Unverified():
                 raise TypeError("a token that was verified is not verified")
+
+    async def penalty(self, denied: Denied) -> None:
+        """To be awaited before a denial is answered."""
+        if denied.reason is Reason.TOO_MANY_FAILURES:
+            await asyncio.sleep(PENALTY)
 
     def _before_verifying(self, ask: Ask, generation: Generation) -> Denied | None:
         wait = self._failures.wait(network_of(ask.client), _pace(generation), self._clock())

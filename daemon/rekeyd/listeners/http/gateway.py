@@ -210,6 +210,7 @@ class HttpGateway:
         ask = Ask(request.method, request.path, Presented.among(request.fields), origin.client)
         verdict = await self._verdict(ask, visit)
         if isinstance(verdict, Denied):
+            await self._gatekeeper.penalty(verdict)
             return self._denial(visit, request, verdict)
         with self._resting_on(visit.connection, ask, verdict):
             return await self._let_in(raw, request, origin, visit, verdict)
