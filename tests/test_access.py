@@ -1,12 +1,9 @@
 """Who gets in: the contract's table, and every way around it that we could think of."""
 
-import csv
 import importlib.resources
 import ipaddress
 import re
 from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pytest
@@ -20,8 +17,7 @@ from rekeyd.trust.policy_file import parse_policy
 from rekeyd.trust.rights import Limits, Reach, Right
 from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
 from support.grounds import Believed
-
-TABLE = Path(__file__).parent / "data" / "qdrant-access.tsv"
+from support.qdrant_table import Operation, operations
 
 
 def shipped(name: str) -> Policy:
@@ -65,60 +61,35 @@ def judged(
 # --- Qdrant's table
 
 
-class Operation(NamedTuple):
-    """A row of the table, REST side."""
-
-    method: str
-    template: str
-    read: bool
-    manage: bool
-    opened: bool
-
-    @property
-    def path(self) -> str:
-        return re.sub(r"\{\w+\}", "my%20name", self.template)
-
-
-def operations() -> list[Operation]:
-    with TABLE.open(newline="") as rows:
-        return [_operation(row) for row in csv.DictReader(rows, delimiter="\t") if row["rest"] != "-"]
-
-
-def _operation(row: dict[str, str]) -> Operation:
-    method, template = row["rest"].split(" ")
-    return Operation(method, template, row["read"] == "yes", row["manage"] == "yes", row["open"] == "yes")
-
-
 OPERATIONS = operations()
-ROWS = [row for row in csv.DictReader(TABLE.read_text().splitlines(), delimiter="\t") if row["rest"] != "-"]
 
 
 def test_the_table_has_all_operations() -> None:
     assert len(OPERATIONS) == 79
-    assert {operation.manage for operation in OPERATIONS} == {True}
+    assert {operation.allowed["manage"] for operation in OPERATIONS} == {True}
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: f"{o.method} {o.template}")
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_every_operation_of_the_table_is_for_whom_the_table_says(operation: Operation) -> None:
-    method, path = operation.method, operation.path
+    method, path = operation.method, operation.path()
     for key in (WRITE_KEY, ALT_KEY):
         assert isinstance(judged(method, path, bearing(key)), Allowed)
     reads = judged(method, path, bearing(READ_KEY))
-    assert isinstance(reads, Allowed) == operation.read
+    assert isinstance(reads, Allowed) == operation.allowed["read"]
     if isinstance(reads, Denied):
         assert reads.reason is Reason.RIGHT_TOO_SMALL
     without = judged(method, path)
-    assert isinstance(without, Allowed) == operation.opened
+    assert isinstance(without, Allowed) == operation.allowed["open"]
     if isinstance(without, Denied):
         assert without.reason is Reason.NO_CREDENTIAL
-    assert isinstance(judged(method, path, bearing(b"wrong")), Allowed) == operation.opened
+    assert isinstance(judged(method, path, bearing(b"wrong")), Allowed) == operation.allowed["open"]
 
 
 def test_the_policy_has_no_rule_that_the_table_does_not_have() -> None:
     assert {(rule.method, rule.template) for rule in QDRANT.rules} == {
-        (o.method, o.template) for o in OPERATIONS if not o.opened
+        (o.method, o.template) for o in OPERATIONS if not o.allowed["open"]
     }
-    assert QDRANT.open_paths == {o.path.encode() for o in OPERATIONS if o.opened}
+    assert QDRANT.open_paths == {o.path().encode() for o in OPERATIONS if o.allowed["open"]}
 
 
 @pytest.mark.parametrize(
@@ -393,7 +364,7 @@ def needs_more_than_read(method: str, reading: tuple[str, ...]) -> bool:
     """Whether some operation that is no read is what a router would choose."""
     matching = [o for o in OPERATIONS if o.method == method and _matches(o.template, reading)]
     matching.sort(key=lambda o: [part.startswith("{") for part in o.template.split("/")])
-    return bool(matching) and not matching[0].read
+    return bool(matching) and not matching[0].allowed["read"]
 
 
 def _matches(template: str, reading: tuple[str, ...]) -> bool:
@@ -481,10 +452,10 @@ def test_no_disguise_of_a_path_lets_a_read_only_key_do_more_than_read(method: st
 @settings(max_examples=300)
 @given(st.sampled_from(OPERATIONS), st.data())
 def test_no_respelling_of_a_denied_operation_is_allowed(operation: Operation, data: st.DataObject) -> None:
-    if operation.read:
+    if operation.allowed["read"]:
         return
     path = bytearray()
-    for byte in operation.path.encode():
+    for byte in operation.path().encode():
         times = data.draw(st.integers(0, 3)) if byte not in b"/%" else 0
         path += encoded(bytes([byte]), max(0, times - 1)) if times else bytes([byte]).swapcase()
     path += data.draw(st.sampled_from([b"", b"/", b"//", b"/.", b";", b"%20", b"%2f", b"%252f", b"?", b"#"]))
@@ -543,70 +514,25 @@ def reason_for(method: str | bytes, path: str | bytes, ring: KeyRing, policy: Po
     return judged(method, path, bearing(SECRET), ring=ring, policy=policy).reason
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["rest"])
-def test_who_is_limited_to_a_collection_may_do_what_the_table_says(row: dict[str, str]) -> None:
-    method, template = row["rest"].split(" ")
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_who_is_limited_to_a_collection_may_do_what_the_table_says(operation: Operation) -> None:
     for kind, limits in LIMITED.items():
-        path = re.sub(r"\{\w+\}", "x", template.replace("{collection_name}", "books"))
-        right = max(reach.right for _, reach in limits.collections or ())
-        allowed = isinstance(judged(method, path, bearing(SECRET), ring=limited(limits, right)), Allowed)
-        if row["open"] == "yes":
-            assert allowed
-        elif row[kind] != "-":
-            assert allowed is (row[kind] == "yes"), kind
-        elsewhere = re.sub(r"\{\w+\}", "x", template.replace("{collection_name}", "papers"))
-        if "{collection_name}" in template:
-            assert isinstance(judged(method, elsewhere, bearing(SECRET), ring=limited(limits, right)), Denied)
+        ring = limited(limits, max(reach.right for _, reach in limits.collections or ()))
 
+        def allowed(collection: str, ring: KeyRing = ring) -> bool:
+            path = operation.path(collection)
+            return isinstance(judged(operation.method, path, bearing(SECRET), ring=ring), Allowed)
 
-def test_where_the_table_is_silent_points_are_all_that_prw_reaches() -> None:
-    """As Qdrant does: what needs more than points (its `extras`) is not for `prw`."""
-    silent = [row["rest"] for row in ROWS if row["collection_prw"] == "-" and row["open"] == "no"]
-    allowed = {
-        rest
-        for rest in silent
-        if reason_for(
-            rest.split(" ")[0],
-            re.sub(r"\{\w+\}", "x", rest.split(" ")[1].replace("{collection_name}", "books")),
-            limited(POINTS_OF_BOOKS),
-        )
-        is Reason.KEY
-    }
-    assert allowed == {
-        "GET /collections/{collection_name}/points/{id}",
-        "POST /collections/{collection_name}/points/count",
-        "POST /collections/{collection_name}/points/query",
-        "POST /collections/{collection_name}/points/query/batch",
-        "POST /collections/{collection_name}/points/query/groups",
-        "POST /collections/{collection_name}/points/search/matrix/offsets",
-        "POST /collections/{collection_name}/points/search/matrix/pairs",
-        "POST /collections/{collection_name}/facet",
-    }
-
-
-LOOKS_FURTHER = {
-    "search/groups": "with_lookup names a collection",
-    "recommend": "lookup_from names a collection",
-    "recommend/batch": "lookup_from names a collection",
-    "recommend/groups": "lookup_from and with_lookup do",
-    "discover": "lookup_from names a collection",
-    "discover/batch": "lookup_from names a collection",
-    "query": "lookup_from names a collection, in prefetches too",
-    "query/batch": "lookup_from names a collection, in prefetches too",
-    "query/groups": "lookup_from and with_lookup do",
-}
-"""Operations whose path does not say all: why the body is needed."""
+        assert allowed("books") is operation.is_for(kind), kind
+        assert not (operation.of_a_collection and allowed("papers")), kind
 
 
 def test_what_needs_the_body_is_allowed_depending_on_it() -> None:
-    for row in ROWS:
-        method, template = row["rest"].split(" ")
-        path = re.sub(r"\{\w+\}", "x", template.replace("{collection_name}", "books"))
-        verdict = judged(method, path, bearing(SECRET), ring=limited(READ_BOOKS, Right.READ))
-        if isinstance(verdict, Allowed):
-            operation = template.partition("/points/")[2]
-            assert verdict.lookups is (method == "POST" and operation in LOOKS_FURTHER), template
-        whole = judged(method, path, bearing(READ_KEY))
+    for operation in OPERATIONS:
+        asked = operation.method, operation.path("books")
+        verdict = judged(*asked, bearing(SECRET), ring=limited(READ_BOOKS, Right.READ))
+        assert isinstance(verdict, Denied) or verdict.lookups is operation.needs_the_body, operation
+        whole = judged(*asked, bearing(READ_KEY))
         assert isinstance(whole, Denied) or not whole.lookups, "who may read everything may look anything up"
 
 
@@ -637,10 +563,8 @@ def test_a_body_matters_only_where_the_verdict_depends_on_it() -> None:
 
 
 of_collections = st.builds(
-    lambda row, name: re.sub(
-        r"\{\w+\}", "x", row["rest"].split(" ")[1].replace("{collection_name}", name)
-    ).encode(),
-    st.sampled_from([row for row in ROWS if "{collection_name}" in row["rest"]]),
+    lambda operation, name: operation.path(name).encode(),
+    st.sampled_from([operation for operation in OPERATIONS if operation.of_a_collection]),
     st.sampled_from(["books", "papers"]),
 )
 
