@@ -11,6 +11,7 @@ Must not know: files, tokens, or what a token may do.
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from typing import Any
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey, import_key
-from joserfc.jws import JWSRegistry
+from joserfc.jws import JWSRegistry, serialize_compact
 
 from rekeyd.trust.keys import digest_of
 from rekeyd.trust.pem import MaterialError
@@ -86,6 +87,13 @@ def signer_of_secret(key_id: str, secret: str) -> Signer:
     """A static key that signs Qdrant's tokens."""
     data = secret.encode()
     return Signer(key_id, digest_of(data), (HS256,), OctKey(data, data))
+
+
+def sign(signer: Signer, claims: Mapping[str, Any]) -> str:
+    """A token with these claims, by a static key."""
+    header = {"alg": HS256, "typ": "JWT"}
+    payload = json.dumps(claims, separators=(",", ":")).encode()
+    return serialize_compact(header, payload, signer.key, algorithms=[HS256])
 
 
 def read_key_set(source: bytes) -> KeySet:
