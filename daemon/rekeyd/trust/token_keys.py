@@ -10,6 +10,7 @@ is told.
 Must not know: files, tokens, or what a token may do.
 """
 
+import base64
 import hashlib
 import json
 from collections import Counter
@@ -181,18 +182,31 @@ def _signer(entry: Mapping[str, Any], called: str, algorithms: tuple[str, ...]) 
     kid = entry.get("kid")
     if kid is not None and not isinstance(kid, str):
         raise _fault("unparsable", f"the kid of {called} is not a text")
+    bits = _rsa_bits(entry)
+    if bits is not None and bits < LEAST_RSA_BITS:
+        raise _fault(
+            "weak_key",
+            f"{called} is an RSA key of {bits} bits",
+            f"Have the issuer make one of at least {LEAST_RSA_BITS}",
+        )
     key = _imported(
         {name: entry[name] for name in ("kty", "crv", "n", "e", "x", "y") if name in entry}, called
     )
-    if isinstance(key, RSAKey) and key.public_key.key_size < LEAST_RSA_BITS:
-        raise _fault(
-            "weak_key",
-            f"{called} is an RSA key of {key.public_key.key_size} bits",
-            f"Have the issuer make one of at least {LEAST_RSA_BITS}",
-        )
     thumbprint = key.thumbprint()  # RFC 7638
     told = kid if kid is not None and _is_tellable(kid) else thumbprint
     return Signer(f"jwks:{told}", digest_of(thumbprint.encode()), algorithms, key, kid)
+
+
+def _rsa_bits(entry: Mapping[str, Any]) -> int | None:
+    """The size of the modulus (RFC 7518, 6.3.1.1); None where there is none that can be read."""
+    modulus = entry.get("n")
+    if entry.get("kty") != "RSA" or not isinstance(modulus, str):
+        return None
+    try:
+        data = base64.b64decode(modulus + "=" * (-len(modulus) % 4), altchars=b"-_", validate=True)
+    except ValueError:
+        return None
+    return int.from_bytes(data).bit_length()
 
 
 def _imported(entry: dict[str, Any], called: str) -> RSAKey | ECKey | OKPKey:
