@@ -205,7 +205,7 @@ async def test_guesses_of_signatures_are_counted_and_a_good_token_is_not_locked_
         assert (await asked(scene, good))[0] == 200
 
 
-FLOOD = 300
+FLOOD = 1000
 
 
 async def test_a_flood_of_tokens_to_verify_leaves_the_loop_free(scene: Scene) -> None:

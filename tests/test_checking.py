@@ -158,7 +158,7 @@ def test_keys_that_vouch_for_tokens_are_listed_and_those_that_are_passed_over_na
         service={"jwt_rbac": True},
         access={"jwks_file": "issuer.json", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE},
     )
-    keys = key_set(Issuer("a"), Issuer("d", "EdDSA"), Issuer("e").jwk(use="enc"))
+    keys = key_set(Issuer("a"), Issuer("d", "EdDSA"), Issuer("e").jwk(alg="PS256"))
     (tmp_path / "issuer.json").write_bytes(keys)
     good, text = report_of(site)
     assert good

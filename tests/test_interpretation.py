@@ -142,7 +142,7 @@ def test_the_keys_of_an_issuer_are_read_or_a_fault_of_their_part() -> None:
 
 
 def test_a_key_that_is_passed_over_is_told_and_refuses_nothing() -> None:
-    candidate = Interpreter().candidate(with_keys(key_set(Issuer("a"), Issuer("b").jwk(use="enc"))))
+    candidate = Interpreter().candidate(with_keys(key_set(Issuer("a"), Issuer("b").jwk(alg="PS256"))))
     [fault] = candidate.faults
     assert (fault.rule, fault.severity, fault.part) == ("key_passed_over", Severity.WARN, Part.TOKENS)
     assert "key 2 (b)" in fault.message

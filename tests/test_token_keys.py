@@ -134,7 +134,6 @@ def other_jwk(key: Any, algorithm: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "jwk",
     [
-        RSA.jwk(use="enc"),
         RSA.jwk(key_ops=["encrypt"]),
         RSA.jwk(key_ops="verify!"),
         RSA.jwk(alg="RS384"),
@@ -263,6 +262,11 @@ def test_whatever_a_set_holds_it_is_taken_or_refused(source: bytes) -> None:
     except MaterialError:
         return
     assert found.signers
+
+
+def test_a_key_for_encryption_is_passed_over_without_a_word() -> None:
+    found = read_key_set(key_set(RSA, Issuer("enc").jwk(use="enc")))
+    assert ([signer.id for signer in found.signers], found.passed_over) == (["jwks:r"], ())
 
 
 def test_a_key_exchange_key_is_no_key_of_ours() -> None:

@@ -5,7 +5,7 @@ verifies HS256 and nothing else, a public key never does. So a token can't choos
 set (RFC 7517, 5) is taken whole or not at all: one that is torn, names a key twice, or holds a secret or a
 private key is refused, and so is an RSA key below 2048 bits. Keys that are for something else (`use`,
 `key_ops`, `alg`, a type that is not known) are passed over, as RFC 7517 asks, and named, so that an operator
-is told.
+is told; but for keys for encryption, of which many issuers have one.
 
 Must not know: files, tokens, or what a token may do.
 """
@@ -106,7 +106,8 @@ def read_key_set(source: bytes) -> KeySet:
         _refuse_secrets(entry, called)
         algorithms = _algorithms_of(entry)
         if not algorithms:
-            passed_over.append(called)
+            if entry.get("use") != "enc":  # which issuers often have beside the others
+                passed_over.append(called)
             continue
         signers.append(_signer(entry, called, algorithms))
     if not signers:
