@@ -6,19 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.claims import LEEWAY, LONGEST_NAME, Grant, Terms, granted_by
+from rekeyd.trust.claims import LEEWAY, LONGEST_NAME, Grant, Terms, granted_by, granted_by_issuer
 from rekeyd.trust.rights import Reach, Right
 from rekeyd.trust.token_form import UnjudgeableTokenError
 from support.tokens import AUDIENCE, ISSUER
 
-OURS = Terms()
 THEIRS = Terms(10, ISSUER, AUDIENCE)
 OF_AN_ISSUER = {"iss": ISSUER, "aud": AUDIENCE, "exp": 1000, "access": "r"}
 
 
-def refusal(claims: dict[str, Any], terms: Terms = OURS) -> str:
+def refusal(claims: dict[str, Any], terms: Terms | None = None) -> str:
     with pytest.raises(UnjudgeableTokenError) as caught:
-        granted_by(claims, terms)
+        granted_by(claims, LEEWAY) if terms is None else granted_by_issuer(claims, terms)
     return str(caught.value).removeprefix("the token")
 
 
@@ -30,7 +29,7 @@ def entry(collection: object = "books", access: object = "r", **members: Any) ->
     ("claims", "right"), [({}, Right.MANAGE), ({"access": "m"}, Right.MANAGE), ({"access": "r"}, Right.READ)]
 )
 def test_access_to_everything(claims: dict[str, Any], right: Right) -> None:
-    grant = granted_by(claims, OURS)
+    grant = granted_by(claims, LEEWAY)
     assert (grant.right, grant.limits.collections) == (right, None)
 
 
@@ -39,25 +38,25 @@ def test_access_to_everything(claims: dict[str, Any], right: Right) -> None:
     [("r", Reach.READ, Right.READ), ("prw", Reach.POINTS, Right.WRITE), ("rw", Reach.WRITE, Right.WRITE)],
 )
 def test_access_to_a_collection(word: str, reach: Reach, right: Right) -> None:
-    grant = granted_by({"access": [entry(access=word), entry("films")]}, OURS)
+    grant = granted_by({"access": [entry(access=word), entry("films")]}, LEEWAY)
     assert grant.right is right
     assert grant.limits.collections == (("books", reach), ("films", Reach.READ))
 
 
 def test_access_to_no_collection_is_access_to_none() -> None:
-    grant = granted_by({"access": []}, OURS)
+    grant = granted_by({"access": []}, LEEWAY)
     assert (grant.right, grant.limits.collections) == (Right.READ, ())
 
 
 def test_null_is_as_good_as_absent() -> None:
     claims = dict.fromkeys(("sub", "subject", "exp", "nbf", "iat", "jti", "value_exists"))
-    assert granted_by({**claims, "access": [entry(payload=None)]}, OURS) == granted_by(
-        {"access": [entry()]}, OURS
+    assert granted_by({**claims, "access": [entry(payload=None)]}, LEEWAY) == granted_by(
+        {"access": [entry()]}, LEEWAY
     )
 
 
 def test_times_include_the_leeway() -> None:
-    grant = granted_by({"exp": 1000, "nbf": 500.5, "iat": 10**9}, OURS)
+    grant = granted_by({"exp": 1000, "nbf": 500.5, "iat": 10**9}, LEEWAY)
     assert (grant.not_before, grant.expires) == (500.5 - LEEWAY, 1000 + LEEWAY)
 
 
@@ -66,11 +65,11 @@ def test_times_include_the_leeway() -> None:
     [({"sub": "a"}, "a"), ({"subject": "b"}, "b"), ({"sub": "a", "subject": "b"}, "b"), ({}, None)],
 )
 def test_whose_it_is(claims: dict[str, Any], subject: str | None) -> None:
-    assert granted_by(claims, OURS).subject == subject
+    assert granted_by(claims, LEEWAY).subject == subject
 
 
 def test_claims_that_are_not_known_are_none_of_ours() -> None:
-    assert granted_by({"azp": {"a": [1]}, "iss": 7, "aud": 7}, OURS) == granted_by({}, OURS)
+    assert granted_by({"azp": {"a": [1]}, "iss": 7, "aud": 7}, LEEWAY) == granted_by({}, LEEWAY)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +124,8 @@ def test_what_can_t_be_judged(claims: dict[str, Any], why: str) -> None:
 
 
 def test_what_an_issuer_s_token_must_say() -> None:
-    assert granted_by({**OF_AN_ISSUER, "aud": ["else", AUDIENCE]}, THEIRS) == Grant(
-        Right.READ, granted_by({}, OURS).limits, None, 1010, None, None
+    assert granted_by_issuer({**OF_AN_ISSUER, "aud": ["else", AUDIENCE]}, THEIRS) == Grant(
+        Right.READ, granted_by({}, LEEWAY).limits, None, 1010, None, None
     )
 
 
@@ -173,9 +172,16 @@ NAMES = st.sampled_from(
 @given(st.dictionaries(NAMES, ANYTHING), st.booleans())
 def test_any_claims_grant_something_or_can_t_be_judged(claims: dict[str, Any], ours: bool) -> None:
     try:
-        grant = granted_by(claims, OURS if ours else THEIRS)
+        grant = granted_by(claims, LEEWAY) if ours else granted_by_issuer(claims, THEIRS)
     except UnjudgeableTokenError:
         return
     if grant.limits.collections is not None:
         assert all(name.encode() and "*" not in name for name, _ in grant.limits.collections)
         assert grant.right < Right.MANAGE
+
+
+@pytest.mark.parametrize("terms", [Terms(), Terms(issuer=ISSUER), Terms(audience=AUDIENCE)])
+@pytest.mark.parametrize("without", ["iss", "aud", "nothing"])
+def test_without_an_issuer_and_an_audience_nobody_s_token_is_meant_for_us(terms: Terms, without: str) -> None:
+    claims = {name: value for name, value in OF_AN_ISSUER.items() if name != without}
+    assert refusal(claims, terms)

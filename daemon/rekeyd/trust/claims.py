@@ -31,8 +31,8 @@ _OF_AN_ENTRY = frozenset({"collection", "access", "payload"})
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What is asked of claims. `issuer` and `audience` are set for tokens of an issuer; `leeway` is in
-    seconds."""
+    """What is asked of claims; `leeway` is in seconds. Without `issuer` and `audience` no token of an issuer
+    is meant for us."""
 
     leeway: float = LEEWAY
     issuer: str | None = None
@@ -51,10 +51,14 @@ class Grant:
     token_id: str | None
 
 
-def granted_by(claims: Mapping[str, Any], terms: Terms) -> Grant:
-    """What the claims grant, if the signature is good. Raises `UnjudgeableTokenError`."""
-    if terms.issuer is not None:
-        _meant_for_us(claims, terms)
+def granted_by_issuer(claims: Mapping[str, Any], terms: Terms) -> Grant:
+    """What an issuer's token grants, if the signature is good. Raises `UnjudgeableTokenError`."""
+    _meant_for_us(claims, terms)
+    return granted_by(claims, terms.leeway)
+
+
+def granted_by(claims: Mapping[str, Any], leeway: float) -> Grant:
+    """What one of Qdrant's own grants, if the signature is good. Raises `UnjudgeableTokenError`."""
     if claims.get("value_exists") is not None:
         raise UnjudgeableTokenError("the token's claim value_exists can't be judged here")
     _time(claims, "iat")  # a time, but RFC 7519, 4.1.6 draws no conclusion from it
@@ -64,19 +68,23 @@ def granted_by(claims: Mapping[str, Any], terms: Terms) -> Grant:
     return Grant(
         right,
         limits,
-        None if not_before is None else not_before - terms.leeway,
-        None if expires is None else expires + terms.leeway,
+        None if not_before is None else not_before - leeway,
+        None if expires is None else expires + leeway,
         subject if subject is not None else sub,
         _name(claims, "jti"),
     )
 
 
 def _meant_for_us(claims: Mapping[str, Any], terms: Terms) -> None:
-    if claims.get("iss") != terms.issuer:
+    if terms.issuer is None or claims.get("iss") != terms.issuer:
         raise UnjudgeableTokenError("the token is not from the issuer that is believed here")
     audience = claims.get("aud")
     audiences = audience if isinstance(audience, list) else [audience]
-    if terms.audience not in audiences or not all(isinstance(each, str) for each in audiences):
+    if (
+        terms.audience is None
+        or terms.audience not in audiences
+        or not all(isinstance(each, str) for each in audiences)
+    ):
         raise UnjudgeableTokenError("the token is meant for another audience")
     for claim in ("exp", "access"):
         if claims.get(claim) is None:

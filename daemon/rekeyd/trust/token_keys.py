@@ -32,7 +32,7 @@ MOST_KEYS = 100
 """Keys of one set; an issuer has a handful."""
 
 _LONGEST_KID = 128
-_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "priv"})
 _EDWARDS = ("EdDSA", "Ed25519")
 """RFC 8037 and RFC 9864; with a key of Ed25519 they are the same."""
 

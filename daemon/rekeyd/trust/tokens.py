@@ -13,7 +13,7 @@ from.
 from dataclasses import dataclass, field
 from functools import partial
 
-from rekeyd.trust.claims import Grant, Terms, granted_by
+from rekeyd.trust.claims import Grant, Terms, granted_by, granted_by_issuer
 from rekeyd.trust.keys import Credential, digest_of
 from rekeyd.trust.token_form import Token, UnjudgeableTokenError, read_token
 from rekeyd.trust.token_keys import HS256, Signer
@@ -69,11 +69,11 @@ class TokenRules:
         if algorithm is None or not able:
             return Denied(Reason.WRONG_ALGORITHM, "Forbidden: the token's algorithm is not accepted")
         if algorithm == HS256:
-            return self._verified(token, algorithm, able, granted_by(token.claims, Terms(self.terms.leeway)))
+            return self._verified(token, algorithm, able, granted_by(token.claims, self.terms.leeway))
         signer = _named_by(token, able)
         if signer is None:
             return Denied(Reason.BAD_SIGNATURE, "Forbidden: the token's key is not known")
-        grant = granted_by(token.claims, self.terms)
+        grant = granted_by_issuer(token.claims, self.terms)
         verify = partial(self._verified, token, algorithm, [signer], grant)
         return Unverified(digest_of(text), verify, grant.expires)
 
