@@ -37,6 +37,8 @@ _PARTS_OF_KEYS = {
     "tls.ca_cert": Part.CLIENT_CA,
     "upstream.ca_cert": Part.UPSTREAM_CA,
     "access.policy": Part.POLICY,
+    "access.keys_file": Part.KEYS,
+    "access.pepper_file": Part.KEYS,
 }
 
 

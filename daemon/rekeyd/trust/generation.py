@@ -15,6 +15,7 @@ from typing import Any
 
 from rekeyd.settings import Settings, describe, has_credential
 from rekeyd.trust.certificates import Anchors, Certificate, Material
+from rekeyd.trust.key_file import NO_KEY_FILE, KeyFile, KeyOrigin
 from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.policy import Policy
 from rekeyd.trust.revocations import Revocations
@@ -134,6 +135,8 @@ class Candidate:
     tokens: TokenRules = field(default=NO_TOKENS, repr=False)
     faults: tuple[Finding, ...] = ()
     restart_needed: tuple[str, ...] = ()
+    key_file: KeyFile | None = None
+    key_origin: KeyOrigin = NO_KEY_FILE
 
     def generation(self, number: int) -> Generation:
         """This, believed, under that number."""
