@@ -2,10 +2,10 @@
 
 The rules. The new bytes go to a file of their own in the same folder, are on the disk before it takes the
 name, and the folder is written after: a name never leads to half a file (rename(2), fsync(2)). It gets the
-owner, group, mode and access list of the old one before it gets the name; where owner and group can't be kept
-nothing is replaced, for the reader might be shut out. A symbolic link stays, and what it leads to is replaced.
-The file in the making has a fixed name that begins with a dot, so that one which a crash left behind is
-removed by the next writer: writers take turns (`locked`).
+owner, group, mode and access list of the old one first; where owner and group can't be kept nothing is
+replaced, for the reader might be shut out. A symbolic link stays, and what it leads to is replaced. The file
+in the making has a fixed name that begins with a dot, so that one which a crash left behind is removed by the
+next writer: writers take turns (`locked`).
 
 Must not know: what is in a file.
 """
@@ -137,8 +137,8 @@ def _give_away(descriptor: int, like: Path, old: os.stat_result) -> None:
         os.fchown(descriptor, old.st_uid, old.st_gid)
     except PermissionError:
         message = (
-            f"{like} belongs to uid {old.st_uid}, gid {old.st_gid}, which uid {os.geteuid()} can't give to the "
-            "file that replaces it: do this as root or as that user"
+            f"{like} belongs to uid {old.st_uid}, gid {old.st_gid}, which uid {os.geteuid()} can't give to "
+            "the file that replaces it: do this as root or as that user"
         )
         raise ReplaceError(message) from None
 
