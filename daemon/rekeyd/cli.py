@@ -6,6 +6,7 @@ The only module that ends the process. Must not know: how anything is done.
 import argparse
 import asyncio
 import datetime as dt
+import getpass
 import json
 import os
 import signal
@@ -18,7 +19,9 @@ from typing import Any
 
 from rekeyd import __version__
 from rekeyd.checking import check, socket_named_in
+from rekeyd.commands import keys_line
 from rekeyd.commands.explain import explain
+from rekeyd.commands.key_store import Store
 from rekeyd.demo import Stage, state_directory
 from rekeyd.errors import SettingsError
 from rekeyd.listeners.admin import NoDaemon, ask
@@ -36,6 +39,7 @@ from rekeyd.telemetry.status import status_lines
 _Command = Callable[[argparse.Namespace], int]
 
 GOOD, BAD, SETTINGS_WRONG, NO_DAEMON = 0, 1, 2, 3
+_LONGEST_LINE = 8192
 DEFAULT_FILE = Path("/etc/rekeyd/rekeyd.yaml")
 
 
@@ -106,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     reload.add_argument("--wait", action="store_true", help="wait for the outcome (always done)")
     status = add("status", "ask the running daemon how it is", _status, file, daemon)
     status.add_argument("--json", action="store_true", help="all of it, as JSON")
+    keys = add("keys", "make, list, rotate, retire and recognise API keys", _keys)
+    keys_line.add_arguments(keys, file, daemon)
     logs = add("logs", "turn JSON log lines into the human form", _logs)
     logs.add_argument("file", nargs="?", type=Path, metavar="FILE", help="log file (stdin)")
     return parser
@@ -220,6 +226,23 @@ def _ask(chosen: argparse.Namespace, method: str, target: str) -> dict[str, Any]
     if status != HTTPStatus.OK:
         _say(f"{path}: {answer.get('error', status)}")
     return answer
+
+
+def _keys(chosen: argparse.Namespace) -> int:
+    store = Store.named_in(chosen.config, os.environ, chosen.socket)
+    told = keys_line.run(chosen, store, dt.datetime.now(dt.UTC), _secret_from_stdin)
+    for line in told.out:
+        print(line)
+    for line in told.err:
+        _say(line)
+    return told.status
+
+
+def _secret_from_stdin() -> bytes:
+    """One line; a person's is not shown while it is typed."""
+    if sys.stdin.isatty():
+        return getpass.getpass("Secret: ").encode()
+    return sys.stdin.buffer.readline(_LONGEST_LINE).rstrip(b"\r\n")
 
 
 def _logs(chosen: argparse.Namespace) -> int:

@@ -172,8 +172,8 @@ class Entries:
         digest = self._attempt(place, ".digest", _digest, item.get("digest"))
         begins = self._attempt(place, ".not_before", _moment, item.get("not_before"))
         ends = self._attempt(place, ".expires", _moment, item.get("expires"))
-        if begins is not None and ends is not None and ends <= begins:
-            self._say(f"{place}.expires", "is not after `not_before`", "Correct one of the two")
+        if begins is not None and ends is not None and ends < begins:
+            self._say(f"{place}.expires", "is before `not_before`", "Correct one of the two")
         if digest is None:
             return None
         self.peppered = self.peppered or digest[0]
