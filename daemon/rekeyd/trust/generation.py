@@ -16,7 +16,7 @@ from typing import Any
 from rekeyd.settings import Settings, describe, has_credential
 from rekeyd.trust.certificates import Anchors, Certificate, Material
 from rekeyd.trust.key_file import NO_KEY_FILE, KeyFile, KeyOrigin
-from rekeyd.trust.keys import Credential, KeyRing
+from rekeyd.trust.keys import KeyRing
 from rekeyd.trust.policy import Policy
 from rekeyd.trust.revocations import Revocations
 from rekeyd.trust.succession import succession
@@ -250,22 +250,19 @@ def _keys_change(old: KeyRing, new: KeyRing) -> dict[str, Any]:
     """Ids of keys; where there are many, the first of them and how many there are."""
     if old is new:
         return {}
-    before, after = _by_id(old), _by_id(new)
+    touched = _touched(old, new) | _touched(new, old)
     lists = _filled(
-        added=[key for key in after if key not in before],
-        removed=[key for key in before if key not in after],
-        changed=[key for key in after if key in before and after[key] != before[key]],
+        added=[key for key in new.ids if key not in old.ids],
+        removed=[key for key in old.ids if key not in new.ids],
+        changed=[key for key in new.ids if key in touched and key in old.ids],
     )
     counts = {f"{name}_count": len(ids) for name, ids in lists.items() if len(ids) > KEYS_TOLD}
     return {**{name: ids[:KEYS_TOLD] for name, ids in lists.items()}, **counts}
 
 
-def _by_id(ring: KeyRing) -> dict[str, set[Credential]]:
-    """A key that is being rotated has several secrets."""
-    found: dict[str, set[Credential]] = {}
-    for credential in ring:
-        found.setdefault(credential.id, set()).add(credential)
-    return found
+def _touched(ring: KeyRing, other: KeyRing) -> set[str]:
+    """Ids of the keys of which a secret is not the same in the other ring."""
+    return {key.id for key in ring if other.with_digest(key.digest) != key}
 
 
 def _policy_change(old: Policy | None, new: Policy) -> dict[str, Any]:
