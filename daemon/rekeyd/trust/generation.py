@@ -250,7 +250,8 @@ def _keys_change(old: KeyRing, new: KeyRing) -> dict[str, Any]:
     """Ids of keys; where there are many, the first of them and how many there are."""
     if old is new:
         return {}
-    touched = _touched(old, new) | _touched(new, old)
+    touched = {key.id for key in new if old.with_digest(key.digest) != key}
+    touched |= {key.id for key in old if new.with_digest(key.digest) is None}
     lists = _filled(
         added=[key for key in new.ids if key not in old.ids],
         removed=[key for key in old.ids if key not in new.ids],
@@ -258,11 +259,6 @@ def _keys_change(old: KeyRing, new: KeyRing) -> dict[str, Any]:
     )
     counts = {f"{name}_count": len(ids) for name, ids in lists.items() if len(ids) > KEYS_TOLD}
     return {**{name: ids[:KEYS_TOLD] for name, ids in lists.items()}, **counts}
-
-
-def _touched(ring: KeyRing, other: KeyRing) -> set[str]:
-    """Ids of the keys of which a secret is not the same in the other ring."""
-    return {key.id for key in ring if other.with_digest(key.digest) != key}
 
 
 def _policy_change(old: Policy | None, new: Policy) -> dict[str, Any]:

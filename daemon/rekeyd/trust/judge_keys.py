@@ -61,21 +61,20 @@ def pepper_mismatch(case: Case) -> Iterator[Complaint]:
 
 
 def expires_soon(case: Case) -> Iterator[Complaint]:
-    last = _last_expiries(case)
     now = case.now.timestamp()
-    soon = [key for key, at in last.items() if now < at <= now + SOON.total_seconds()]
+    soon = _ended_by(case, now + SOON.total_seconds(), after=now)
     if soon:
         yield Complaint(
-            f"{_listed(soon)} within {SOON.days} days", "See `rekeyd keys list`, and `rekeyd keys rotate`"
+            f"{_listed(soon)} within {SOON.days} days",
+            "Give out new secrets: `rekeyd keys rotate ID`",
         )
 
 
 def expired(case: Case) -> Iterator[Complaint]:
-    gone = [key for key, at in _last_expiries(case).items() if at <= case.now.timestamp()]
+    gone = _ended_by(case, case.now.timestamp())
     if gone:
-        verb = "has" if len(gone) == 1 else "have"
         yield Complaint(
-            f"{_listed(gone, verb='')} {verb} expired and can be removed", "`rekeyd keys remove ID`"
+            f"{_ids(gone)} {_verb(gone, 'has', 'have')} expired and can be removed", "`rekeyd keys remove ID`"
         )
 
 
@@ -109,22 +108,30 @@ def _wants_pepper(case: Case) -> bool:
     return case.candidate.key_file is not None and case.candidate.key_file.peppered
 
 
-def _last_expiries(case: Case) -> dict[str, float]:
-    """When the last secret of each key of the file expires, of those where all do."""
-    last: dict[str, float] = {}
-    for credential in _named(case):
-        ends = float("inf") if credential.expires is None else credential.expires
-        last[credential.id] = max(last.get(credential.id, 0.0), ends)
-    return {key: at for key, at in last.items() if at != float("inf")}
+def _ended_by(case: Case, until: float, *, after: float = 0.0) -> list[str]:
+    """Ids of the keys of the file whose last secret expires by then, and after that."""
+    suspects = {c.id for c in _named(case) if c.expires is not None and after < c.expires <= until}
+    if not suspects:
+        return []
+    lasting = {c.id for c in _named(case) if c.id in suspects and (c.expires is None or c.expires > until)}
+    return [key for key in dict.fromkeys(c.id for c in _named(case)) if key in suspects - lasting]
 
 
 def _named(case: Case) -> Sequence[Credential]:
     return case.candidate.key_file.credentials if case.candidate.key_file else ()
 
 
-def _listed(ids: Sequence[str], verb: str | None = None) -> str:
+def _listed(ids: Sequence[str]) -> str:
     """`the key a expires`, `3 keys (a, b, c) expire`."""
+    return f"{_ids(ids)} {_verb(ids, 'expires', 'expire')}"
+
+
+def _ids(ids: Sequence[str]) -> str:
     if len(ids) == 1:
-        return f"the key {ids[0]} {'expires' if verb is None else verb}".rstrip()
+        return f"the key {ids[0]}"
     more = ", …" if len(ids) > NAMED else ""
-    return f"{len(ids)} keys ({', '.join(ids[:NAMED])}{more}) {'expire' if verb is None else verb}".rstrip()
+    return f"{len(ids)} keys ({', '.join(ids[:NAMED])}{more})"
+
+
+def _verb(ids: Sequence[str], of_one: str, of_many: str) -> str:
+    return of_one if len(ids) == 1 else of_many
