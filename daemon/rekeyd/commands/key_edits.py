@@ -10,7 +10,6 @@ JSON has no comments, and is written anew with its indentation.
 Pure. Must not know: files, digests, or what a key may be.
 """
 
-import copy
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -72,6 +71,8 @@ class NamePepper:
     pepper: str
 
 
+_INWARD = {EndSecret: 0, AddSecret: 1}
+"""At one place in the text what belongs to a secret comes first, then what belongs to its key."""
 Edit = AddKey | AddSecret | EndSecret | RemoveKey | NamePepper
 
 
@@ -103,7 +104,7 @@ def _any_name(_place: str, _name: str) -> bool:
 
 
 def _changed(tree: Mapping[str, Any], edits: Iterable[Edit]) -> dict[str, Any]:
-    changed = copy.deepcopy(dict(tree))
+    changed: dict[str, Any] = json.loads(json.dumps(tree))  # what an alias shares is copied for each
     for edit in edits:
         match edit:
             case AddKey(entry):
@@ -147,7 +148,8 @@ class _Splice:
 def _spliced(text: str, edits: Iterable[Edit]) -> str:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     page = _Page(text, root)
-    splices = [splice for edit in edits for splice in page.splices(edit)]
+    in_order = sorted(edits, key=lambda edit: _INWARD.get(type(edit), len(_INWARD)))
+    splices = [splice for edit in in_order for splice in page.splices(edit)]
     for splice in sorted(splices, key=lambda s: s.start, reverse=True):
         same = [s for s in splices if s.start == splice.start]
         if len(same) > 1 and splice is not same[0]:
@@ -198,7 +200,7 @@ class _Page:
         if items.flow_style:
             return _Splice(last, last, ", " + _flow(entry))
         after = self._line_end(last)
-        return _Splice(after, after, "\n" + _block(entry, items.value[-1].start_mark.column - 2))
+        return _Splice(after, after, "\n" + _block(entry, items.start_mark.column))
 
     def _with_expiry(self, secret: Any, expires: str) -> _Splice:
         with_quotes = json.dumps(expires)

@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 from rekeyd.errors import RekeydError
 
+_PIECE = re.compile(r"[A-Za-z0-9.+-]{0,20}\Z", re.ASCII)
+"""What may be left of a number or word where the text breaks off."""
 _BLANK = re.compile(r"[ \t\n\r]*")
 
 
@@ -90,7 +92,7 @@ class _Text:
         try:
             value, self._at = self._decoder.raw_decode(self._text, self._at)
         except json.JSONDecodeError as error:
-            if error.pos >= len(self._text) or error.msg.startswith("Unterminated string"):
+            if _PIECE.match(self._text, error.pos) or error.msg.startswith("Unterminated string"):
                 raise TornJsonError from None
             self._at = error.pos
             raise self._unsound() from None
