@@ -2,6 +2,7 @@
 
 import json
 from difflib import ndiff
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -132,7 +133,7 @@ keys:
 
 @pytest.mark.parametrize("indent", [None, 2, 4, "\t"])
 def test_json_keeps_its_order_and_indentation(indent: int | str | None) -> None:
-    tree = {"keys": [entry("b", note="ü"), entry("a")], "revoked_tokens": ["z"]}
+    tree: Any = {"keys": [entry("b", note="ü"), entry("a")], "revoked_tokens": ["z"]}
     source = json.dumps(tree, indent=indent, ensure_ascii=False)
     made = edit(source, AddSecret("b", SECOND), EndSecret("b", 0, WHEN), AddKey(NEW), file="k.json")
     tree["keys"][0]["secrets"] = [{"digest": digest_of("b"), "expires": WHEN}, SECOND]

@@ -202,7 +202,7 @@ def test_a_name_that_stands_twice_is_a_mistake(file: str) -> None:
 def test_a_secret_in_a_wrong_place_is_never_repeated() -> None:
     secret = "rk_a_S3cret0fSomebody0123456789"
     wrong = [
-        entry("a", **{secret: 1}),
+        {**entry("a"), secret: 1},
         entry("b", note=[secret]),
         entry("c", secret),
         {**entry("d"), "id": secret},

@@ -34,7 +34,7 @@ def test_with_a_pepper_both_kinds_of_digests_are_found() -> None:
     digest = f"hmac-sha256:{peppered_digest_of(secret_of('b').encode(), PEPPER).hex()}"
     source = yaml_of(entry("a"), {**entry("b"), "secrets": [{"digest": digest}]}, pepper=id_of(PEPPER))
     keys = keys_of(settings(), File(source), File(PEPPER + b"\n"))
-    assert keys.pepper_id == id_of(PEPPER)
+    assert keys.ring.pepper_id == id_of(PEPPER)
     assert [found and found.id for found in (keys.ring.find(secret_of(k).encode()) for k in "ab")] == [
         "a",
         "b",

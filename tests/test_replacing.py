@@ -79,7 +79,7 @@ def test_extended_attributes_and_access_lists_are_kept(tmp_path: Path) -> None:
     try:
         os.setxattr(file, "user.made-up", b"x")
     except OSError as error:
-        pytest.skip(f"no extended attributes here: {errno.errorcode[error.errno]}")
+        pytest.skip(f"no extended attributes here: {os.strerror(error.errno or 0)}")
     listed = subprocess.run(["setfacl", "-m", f"u:{NOBODY}:r", file], check=False) if _has_setfacl() else None
     replace_file(file, b"new")
     assert os.getxattr(file, "user.made-up") == b"x"

@@ -177,7 +177,7 @@ class _Page:
             case RemoveKey(key):
                 yield self._without(key)
             case NamePepper(pepper):
-                yield self._at_the_top(f'pepper: "{pepper}"\n')
+                yield self._at_the_top("pepper", pepper)
 
     def _key(self, key: str) -> Any:
         keys = _member(self._root, "keys")[1]
@@ -229,11 +229,13 @@ class _Page:
             return _Splice(gone.start_mark.index, items[number + 1].start_mark.index, "")
         return _Splice(self._end(items[number - 1]), self._end(gone), "")
 
-    def _at_the_top(self, text: str) -> _Splice:
+    def _at_the_top(self, name: str, value: str) -> _Splice:
         if self._root is None:
-            return self._at_the_end(text)
+            return self._at_the_end(f'{name}: "{value}"\n')
         start = self._root.start_mark.index
-        return _Splice(start, start, text)
+        if self._text[start] == "{":
+            return _Splice(start + 1, start + 1, f'"{name}": "{value}", ')
+        return _Splice(start, start, f'{name}: "{value}"\n')
 
     def _at_the_end(self, text: str) -> _Splice:
         """Before the mark that ends the document."""

@@ -41,6 +41,9 @@ class Evidence:
         return cls(uses, _time(status.get("evidence_since")))
 
 
+NOTHING_KNOWN = Evidence()
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """A key of the key file with its secrets, at a moment."""

@@ -20,7 +20,6 @@ from rekeyd.reload.named import KEY_FILE, PEPPER
 from rekeyd.settings import Parsed, parse
 from rekeyd.system.replacing import locked, real, replace_file
 from rekeyd.trust.key_file import is_json
-from rekeyd.trust.pepper import id_of
 
 _UNSET = "is not set, so there is no key file to work on"
 
@@ -78,8 +77,8 @@ class Store:
     def _keys(self, file: File) -> Keys:
         keys = keys_of(self.parsed.settings, file, self._pepper())
         named = keys.key_file.pepper if keys.key_file else None
-        if named is not None and keys.pepper is not None and named != id_of(keys.pepper):
-            message = f"holds the pepper {keys.pepper_id}, and {self.path} names the pepper {named}"
+        if None not in (named, keys.pepper) and named != keys.ring.pepper_id:
+            message = f"holds the pepper {keys.ring.pepper_id}, and {self.path} names the pepper {named}"
             fix = "Put the pepper back that the digests were made with"
             raise SettingsError([self.parsed.problem(PEPPER, message, fix)])
         if keys.key_file and keys.key_file.peppered and keys.pepper is None:

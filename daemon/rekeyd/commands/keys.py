@@ -15,14 +15,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rekeyd.commands.key_edits import AddKey, AddSecret, Edit, EditError, EndSecret, NamePepper, RemoveKey
-from rekeyd.commands.key_list import FRESH, HEAD, Evidence, Key, keys_among, length, records, rows
+from rekeyd.commands.key_list import (
+    FRESH,
+    HEAD,
+    NOTHING_KNOWN,
+    Evidence,
+    Key,
+    keys_among,
+    length,
+    records,
+    rows,
+)
 from rekeyd.commands.key_store import Store
-from rekeyd.errors import RekeydError, SettingsError
+from rekeyd.errors import RekeydError
 from rekeyd.reload.keyring import Keys
 from rekeyd.settings import Settings
 from rekeyd.system.replacing import ReplaceError
 from rekeyd.telemetry.console import safe
-from rekeyd.trust.key_file import parse_key_file
+from rekeyd.trust.key_entries import Complaint, Entries
 from rekeyd.trust.key_form import ID, SECRET_BYTES, make_key, weakness_of
 from rekeyd.trust.key_words import may
 from rekeyd.trust.keys import Credential, digest_of, peppered_digest_of
@@ -172,7 +182,7 @@ def evidence_for(store: Store) -> Evidence:
 
 def kept_evidence(_settings: Settings) -> Evidence:
     """What the state directory holds. Nothing is kept there yet."""
-    return Evidence()
+    return NOTHING_KNOWN
 
 
 # What a key is made of
@@ -198,17 +208,16 @@ def _entry(wish: Wish) -> dict[str, Any]:
 
 def _number(rate: float | None) -> float | None:
     """50 is written as 50."""
-    return int(rate) if rate is not None and rate.is_integer() else rate
+    return int(rate) if rate is not None and float(rate).is_integer() else rate
 
 
 def _check_entry(entry: Mapping[str, Any]) -> None:
     """What the parser would not take, in its own words."""
-    whole = {"keys": [{**entry, "secrets": [{"digest": f"sha256:{'0' * 64}"}]}]}
-    try:
-        parse_key_file(json.dumps(whole).encode(), file="entry.json")
-    except SettingsError as error:
-        said = (f"{p.key.removeprefix('keys[1].')} {p.message}. {p.fix}" for p in error.problems)
-        raise Refused("; ".join(said)) from None
+    heard: list[Complaint] = []
+    Entries(heard.append).keys([{**entry, "secrets": [{"digest": f"sha256:{'0' * 64}"}]}])
+    if heard:
+        said = (f"{each.place.removeprefix('keys[1].')} {each.message}. {each.fix}" for each in heard)
+        raise Refused("; ".join(said))
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -190,7 +190,7 @@ def _origin_of(settings: Settings, keys: Keys, file: File | None, pepper: File |
         mode=file.mode if file else NO_KEY_FILE.mode,
         pepper_file=str(access.pepper_file) if pepper else "",
         pepper_mode=pepper.mode if pepper else NO_KEY_FILE.pepper_mode,
-        pepper=keys.pepper_id,
+        pepper=keys.ring.pepper_id,
     )
 
 

@@ -16,7 +16,7 @@ from rekeyd.reload.files import File
 from rekeyd.settings import Settings
 from rekeyd.trust.key_file import KeyFile, parse_key_file
 from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.pepper import id_of, pepper_in
+from rekeyd.trust.pepper import pepper_in
 from rekeyd.trust.rights import Right
 
 
@@ -27,10 +27,6 @@ class Keys:
     ring: KeyRing
     key_file: KeyFile | None = None
     pepper: bytes | None = field(default=None, repr=False)
-
-    @property
-    def pepper_id(self) -> str | None:
-        return None if self.pepper is None else id_of(self.pepper)
 
 
 def keys_of(settings: Settings, file: File | None, pepper: File | None) -> Keys:

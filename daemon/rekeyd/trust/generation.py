@@ -247,7 +247,7 @@ def _named(certificate: Certificate) -> dict[str, str]:
 
 
 def _keys_change(old: KeyRing, new: KeyRing) -> dict[str, Any]:
-    """Ids of keys; where there are many, the first of them and how many there are."""
+    """Ids of keys; where there are many, the first of them and how many there are. The id of a new pepper."""
     if old is new:
         return {}
     touched = {key.id for key in new if old.with_digest(key.digest) != key}
@@ -258,7 +258,8 @@ def _keys_change(old: KeyRing, new: KeyRing) -> dict[str, Any]:
         changed=[key for key in new.ids if key in touched and key in old.ids],
     )
     counts = {f"{name}_count": len(ids) for name, ids in lists.items() if len(ids) > KEYS_TOLD}
-    return {**{name: ids[:KEYS_TOLD] for name, ids in lists.items()}, **counts}
+    pepper = {} if old.pepper_id == new.pepper_id else {"pepper": new.pepper_id or "none"}
+    return {**{name: ids[:KEYS_TOLD] for name, ids in lists.items()}, **counts, **pepper}
 
 
 def _policy_change(old: Policy | None, new: Policy) -> dict[str, Any]:
