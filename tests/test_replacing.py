@@ -3,6 +3,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -80,7 +81,11 @@ def test_extended_attributes_and_access_lists_are_kept(tmp_path: Path) -> None:
         os.setxattr(file, "user.made-up", b"x")
     except OSError as error:
         pytest.skip(f"no extended attributes here: {os.strerror(error.errno or 0)}")
-    listed = subprocess.run(["setfacl", "-m", f"u:{NOBODY}:r", file], check=False) if _has_setfacl() else None
+    listed = (
+        subprocess.run(["setfacl", "-m", f"u:{NOBODY}:r", file], check=False)
+        if shutil.which("setfacl")
+        else None
+    )
     replace_file(file, b"new")
     assert os.getxattr(file, "user.made-up") == b"x"
     if listed is not None and listed.returncode == 0:
@@ -90,8 +95,17 @@ def test_extended_attributes_and_access_lists_are_kept(tmp_path: Path) -> None:
         )
 
 
-def _has_setfacl() -> bool:
-    return any((Path(folder) / "setfacl").exists() for folder in os.environ["PATH"].split(":"))
+@pytest.mark.skipif(shutil.which("setfacl") is None, reason="setfacl is not installed")
+def test_a_default_of_the_folder_gives_nobody_more_than_the_old_file_did(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_bytes(b"old")
+    file.chmod(0o640)
+    if subprocess.run(["setfacl", "-d", "-m", f"u:{NOBODY}:rw", tmp_path], check=False).returncode:
+        pytest.skip("no access lists here")
+    replace_file(file, b"new")
+    shown = subprocess.run(["getfacl", "-cn", file], capture_output=True, check=True).stdout
+    assert b"user:65534" not in shown
+    assert file.stat().st_mode & 0o777 == 0o640
 
 
 def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:

@@ -232,10 +232,15 @@ def _keys(chosen: argparse.Namespace) -> int:
     store = Store.named_in(chosen.config, os.environ, chosen.socket)
     told = keys_line.run(chosen, store, dt.datetime.now(dt.UTC), _secret_from_stdin)
     for line in told.out:
-        print(line)
+        print(line, flush=True)
     for line in told.err:
         _say(line)
-    return told.status
+    if told.after is None:
+        return told.status
+    good, lines = told.after()
+    for line in lines:
+        _say(line)
+    return told.status if good else BAD
 
 
 def _secret_from_stdin() -> bytes:

@@ -49,11 +49,16 @@ class Refused(RekeydError):  # noqa: N818 - it says what is the matter
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What to print: `out` on stdout, `err` on stderr; and the exit status."""
+    """What to print: `out` on stdout, `err` on stderr; and the exit status.
+
+    `after` is to be called once that is printed, so that no secret is lost while it waits: whether all is
+    well, and what more there is to say on stderr.
+    """
 
     status: int
     out: tuple[str, ...] = field(default=(), repr=False)
     err: tuple[str, ...] = ()
+    after: Callable[[], tuple[bool, list[str]]] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,9 +329,8 @@ def _objection(found: Credential, secret: bytes, now: float) -> str | None:
 
 
 def _after(store: Store, done: str, secret: bytes | None = None) -> Told:
-    """The secret alone on stdout; for people, what was done and what the daemon made of it."""
-    good, lines = store.reload()
-    return Told(GOOD if good else BAD, () if secret is None else (secret.decode(),), (done, *lines))
+    """The secret alone on stdout; for people, what was done and then what the daemon made of it."""
+    return Told(GOOD, () if secret is None else (secret.decode(),), (done,), store.reload)
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> Iterable[str]:

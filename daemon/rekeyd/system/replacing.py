@@ -23,6 +23,7 @@ from pathlib import Path
 from rekeyd.errors import RekeydError
 
 NEW_FILE_MODE = 0o640
+_ACCESS_LIST = "system.posix_acl_access"
 _PAUSE = 0.02  # seconds
 _REASONS = {
     errno.EROFS: "its file system is read-only",
@@ -127,9 +128,12 @@ def _resemble(descriptor: int, like: Path) -> None:
         _give_away(descriptor, like, old)
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
     with contextlib.suppress(OSError):
-        for name in os.listxattr(like):
+        kept = os.listxattr(like)
+        for name in kept:
             with contextlib.suppress(OSError):
                 os.setxattr(descriptor, name, os.getxattr(like, name))
+        if _ACCESS_LIST not in kept and _ACCESS_LIST in os.listxattr(descriptor):
+            os.removexattr(descriptor, _ACCESS_LIST)  # the folder's default, which the old file did not have
 
 
 def _give_away(descriptor: int, like: Path, old: os.stat_result) -> None:
