@@ -13,7 +13,8 @@ import pytest
 
 from rekeyd.commands.key_list import NOTHING_KNOWN, Evidence
 from rekeyd.commands.key_store import Store
-from rekeyd.commands.keys import Told, Wish, guarded, list_keys, new, remove, retire, rotate, verify
+from rekeyd.commands.key_wish import Wish
+from rekeyd.commands.keys import Told, guarded, list_keys, new, remove, retire, rotate, verify
 from rekeyd.errors import SettingsError
 from rekeyd.trust.key_form import is_made_here
 from rekeyd.trust.keys import peppered_digest_of
@@ -187,7 +188,7 @@ def test_only_what_is_known_to_be_unused_is_removed_without_force(store: Store) 
     made(store)
     known = {ago: Evidence({"a": NOW - ago * DAY}) for ago in (6, 7)}
     assert "is not known" in refusal(lambda: remove(store, Wish("a"), NOW, NOTHING_KNOWN))
-    assert "was used 6d ago" in refusal(lambda: remove(store, Wish("a"), NOW, known[6]))
+    assert "unused for 6d only" in refusal(lambda: remove(store, Wish("a"), NOW, known[6]))
     assert remove(store, Wish("a"), NOW, known[7]).status == 0
     made(store, "b")
     assert remove(store, Wish("b", force=True), NOW, NOTHING_KNOWN).status == 0

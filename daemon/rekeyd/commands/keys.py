@@ -10,9 +10,8 @@ Must not know: how a file is edited, or how anything is printed.
 import datetime as dt
 import json
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rekeyd.commands.key_edits import AddKey, AddSecret, Edit, EditError, EndSecret, NamePepper, RemoveKey
 from rekeyd.commands.key_list import (
@@ -27,24 +26,26 @@ from rekeyd.commands.key_list import (
     rows,
 )
 from rekeyd.commands.key_store import Store
-from rekeyd.errors import RekeydError
+from rekeyd.commands.key_wish import (
+    Refused,
+    Wish,
+    check_order,
+    check_secret,
+    duration_of,
+    entry_of,
+    moment_of,
+)
 from rekeyd.reload.keyring import Keys
 from rekeyd.settings import Settings
 from rekeyd.system.replacing import ReplaceError
 from rekeyd.telemetry.console import safe
-from rekeyd.trust.key_entries import Complaint, Entries
 from rekeyd.trust.key_form import ID, SECRET_BYTES, make_key, weakness_of
 from rekeyd.trust.key_words import may
 from rekeyd.trust.keys import Credential, digest_of, peppered_digest_of
-from rekeyd.trust.moments import MomentError, parse_duration, parse_moment, written
+from rekeyd.trust.moments import written
 from rekeyd.trust.pepper import id_of
 
 GOOD, BAD = 0, 1
-_LONGEST_SECRET = 4096
-
-
-class Refused(RekeydError):  # noqa: N818 - it says what is the matter
-    """What was asked for is not done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +60,6 @@ class Told:
     out: tuple[str, ...] = field(default=(), repr=False)
     err: tuple[str, ...] = ()
     after: Callable[[], tuple[bool, list[str]]] | None = field(default=None, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a command line asks of a key. Times are as they were typed."""
-
-    id: str = ""
-    right: str | None = None
-    collections: Sequence[str] = ()
-    paths: Sequence[str] = ()
-    networks: Sequence[str] = ()
-    rate: float | None = None
-    note: str | None = None
-    expires: str | None = None
-    not_before: str | None = None
-    overlap: str = "7d"
-    at: str = "now"
-    force: bool = False
 
 
 def guarded(command: Callable[[], Told]) -> Told:
@@ -94,15 +77,15 @@ def new(store: Store, wish: Wish, now: dt.datetime, given: bytes | None = None) 
             "an id is letters, digits, dots and dashes, at most 64, and begins with a letter or digit"
         )
     secret = make_key(wish.id, secrets.token_bytes(SECRET_BYTES)).encode() if given is None else given
-    _check_secret(secret)
-    begins = _moment(wish.not_before, now, "--not-before") or now
-    ends = _moment(wish.expires, now, "--expires")
-    _check_order(begins, ends, now)
+    check_secret(secret)
+    begins = moment_of(wish.not_before, now, "--not-before") or now
+    ends = moment_of(wish.expires, now, "--expires")
+    check_order(begins, ends, now)
 
     def change(keys: Keys) -> Iterable[Edit]:
         _check_unknown(keys, wish.id, secret)
         yield from _pepper_named(keys)
-        yield AddKey({**_entry(wish), "secrets": [_secret_entry(keys, secret, begins, ends)]})
+        yield AddKey({**entry_of(wish), "secrets": [_secret_entry(keys, secret, begins, ends)]})
 
     store.change(change, create=True)
     return _after(store, f"key {wish.id} was added to {store.path}", secret if given is None else None)
@@ -111,8 +94,8 @@ def new(store: Store, wish: Wish, now: dt.datetime, given: bytes | None = None) 
 def rotate(store: Store, wish: Wish, now: dt.datetime) -> Told:
     """A second secret; the older ones end after the overlap, and never later than they would have."""
     secret = make_key(_known_id(wish.id), secrets.token_bytes(SECRET_BYTES)).encode()
-    overlap, ends = _duration(wish.overlap), _moment(wish.expires, now, "--expires")
-    _check_order(now, ends, now)
+    overlap, ends = duration_of(wish.overlap), moment_of(wish.expires, now, "--expires")
+    check_order(now, ends, now)
 
     def change(keys: Keys) -> Iterable[Edit]:
         key = _key(keys, wish.id, now)
@@ -126,7 +109,7 @@ def rotate(store: Store, wish: Wish, now: dt.datetime) -> Told:
 
 def retire(store: Store, wish: Wish, now: dt.datetime) -> Told:
     """All secrets of the key expire at that moment, or before, where they would have."""
-    at = _moment(wish.at, now, "--at") or now
+    at = moment_of(wish.at, now, "--at") or now
 
     def change(keys: Keys) -> Iterable[Edit]:
         yield from _ended(_key(keys, wish.id, now), at)
@@ -145,7 +128,9 @@ def remove(store: Store, wish: Wish, now: dt.datetime, evidence: Evidence) -> To
             if unused is None:
                 raise Refused(f"whether {wish.id} is in use is not known; `--force` removes it all the same")
             if unused < FRESH:
-                raise Refused(f"{wish.id} was used {length(unused)} ago; `--force` removes it all the same")
+                raise Refused(
+                    f"{wish.id} may be in use: unused for {length(unused)} only; `--force` removes it"
+                )
         yield RemoveKey(wish.id)
 
     store.change(change)
@@ -193,45 +178,6 @@ def kept_evidence(_settings: Settings) -> Evidence:
 # What a key is made of
 
 
-def _entry(wish: Wish) -> dict[str, Any]:
-    if (wish.right is None) == (not wish.collections):
-        raise Refused("give either --right or --collection")
-    collections = dict(_pair(text) for text in wish.collections)
-    wanted = {
-        "id": wish.id,
-        "right": wish.right,
-        "collections": collections or None,
-        "paths": list(wish.paths) or None,
-        "networks": list(wish.networks) or None,
-        "rate": _number(wish.rate),
-        "note": wish.note,
-    }
-    entry = {name: value for name, value in wanted.items() if value is not None}
-    _check_entry(entry)
-    return entry
-
-
-def _number(rate: float | None) -> float | None:
-    """50 is written as 50."""
-    return int(rate) if rate is not None and float(rate).is_integer() else rate
-
-
-def _check_entry(entry: Mapping[str, Any]) -> None:
-    """What the parser would not take, in its own words."""
-    heard: list[Complaint] = []
-    Entries(heard.append).keys([{**entry, "secrets": [{"digest": f"sha256:{'0' * 64}"}]}])
-    if heard:
-        said = (f"{each.place.removeprefix('keys[1].')} {each.message}. {each.fix}" for each in heard)
-        raise Refused("; ".join(said))
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, reach = text.rpartition("=")
-    if not (name and equals):
-        raise Refused("write --collection NAME=read, NAME=points or NAME=write")
-    return name, reach
-
-
 def _secret_entry(keys: Keys, secret: bytes, begins: dt.datetime, ends: dt.datetime | None) -> dict[str, str]:
     """`not_before` also says since when there is the key, from which its idleness is counted."""
     if keys.pepper is None:
@@ -255,51 +201,11 @@ def _ended(key: Key, at: dt.datetime) -> Iterable[Edit]:
             yield EndSecret(key.id, number, written(dt.datetime.fromtimestamp(ends, dt.UTC)))
 
 
-def _check_secret(secret: bytes) -> None:
-    """Also that a header can carry it (RFC 9110, 5.5)."""
-    text = secret.decode("ascii", "replace")
-    if not secret.isascii() or not text.isprintable() or text != text.strip() or len(text) > _LONGEST_SECRET:
-        raise Refused("the secret has what no header can carry: use visible ASCII characters, at most 4096")
-    if weakness := weakness_of(secret):
-        raise Refused(f"the secret {weakness}; without --stdin a strong one is made")
-
-
-def _check_order(begins: dt.datetime, ends: dt.datetime | None, now: dt.datetime) -> None:
-    if ends is not None and ends <= max(begins, now):
-        raise Refused("it would expire before it is valid")
-
-
 def _check_unknown(keys: Keys, key_id: str, secret: bytes) -> None:
     if any(credential.id == key_id for credential in _named(keys)):
         raise Refused(f"there is a key {key_id} already: `rekeyd keys rotate {key_id}` gives it a new secret")
     if (other := keys.ring.find(secret)) is not None:
         raise Refused(f"that is the secret of {other.id}")
-
-
-# What was asked for
-
-
-def _moment(text: str | None, now: dt.datetime, option: str) -> dt.datetime | None:
-    """`now`, a duration from now, or a moment."""
-    if text is None:
-        return None
-    if text == "now":
-        return now
-    try:
-        return now + parse_duration(text)
-    except MomentError:
-        pass
-    try:
-        return parse_moment(text)
-    except MomentError as error:
-        raise Refused(f"{option} {error}; or a duration such as `90d`") from None
-
-
-def _duration(text: str) -> dt.timedelta:
-    try:
-        return parse_duration(text)
-    except MomentError as error:
-        raise Refused(f"--overlap {error}") from None
 
 
 def _known_id(key_id: str) -> str:

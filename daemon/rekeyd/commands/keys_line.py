@@ -10,7 +10,8 @@ from collections.abc import Callable
 from rekeyd.commands import keys
 from rekeyd.commands.key_list import FRESH, RULE
 from rekeyd.commands.key_store import Store
-from rekeyd.commands.keys import Told, Wish
+from rekeyd.commands.key_wish import Wish
+from rekeyd.commands.keys import Told
 from rekeyd.trust.rights import Reach, Right
 
 Given = Callable[[], bytes]
