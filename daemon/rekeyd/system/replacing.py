@@ -71,9 +71,10 @@ def replace_file(path: Path, data: bytes) -> None:
             with contextlib.suppress(OSError):
                 new.unlink()
             raise
-        _sync(target.parent)
     except OSError as error:
         raise _explained(target, error) from None
+    with contextlib.suppress(OSError):  # it is replaced, whatever comes of this: some file systems can't
+        _sync(target.parent)
 
 
 def real(path: Path) -> Path:
