@@ -9,6 +9,7 @@ from rekeyd.checking import check, socket_named_in, table
 from rekeyd.errors import SettingsError
 from rekeyd.reload.disk import Disk
 from support.generations import API_KEY, Site
+from support.key_files import digest_of, entry, write
 from support.live import serial_text
 from support.pki import DAY, Authority, now, write_torn
 from support.tokens import AUDIENCE, ISSUER, Issuer, key_set
@@ -37,6 +38,24 @@ def test_certificates_and_keys_are_listed_and_no_secret_is(tmp_path: Path) -> No
     assert API_KEY not in text
     assert "a-made-up-key-that-reads" not in text
     assert "PRIVATE KEY" not in text
+
+
+def test_keys_of_the_file_are_listed_with_limits_and_expiry_and_some_of_very_many(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.configure(access={"keys_file": "keys.yaml"})
+    expiring = [{"digest": digest_of("b"), "expires": "2999-01-01"}]
+    write(
+        tmp_path / "keys.yaml",
+        {"id": "a", "collections": {"books": "read"}, "rate": 5, "secrets": [{"digest": digest_of("a")}]},
+        {"id": "b", "right": "write", "secrets": expiring},
+        *(entry(f"k{n}") for n in range(30)),
+    )
+    good, text = report_of(site)
+    assert good
+    assert rows_of(text, "a ") == ["a", "books=read", "5/s"]
+    assert rows_of(text, "b ") == ["b", "write", "2999-01-01", "00:00", "UTC"]
+    assert "and 13 more keys" in text
+    assert digest_of("a")[7:] not in text
 
 
 def test_the_chain_and_the_authorities_of_clients_are_listed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import datetime as dt
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import yaml
@@ -17,11 +18,16 @@ from rekeyd.reload.contexts import ContextError, serving_of
 from rekeyd.reload.diagnosis import diagnose
 from rekeyd.reload.disk import Disk
 from rekeyd.settings import Admin, parse
+from rekeyd.telemetry.console import safe
 from rekeyd.trust.certificates import Certificate
 from rekeyd.trust.generation import Candidate, Finding, Severity
 from rekeyd.trust.judge import judge
+from rekeyd.trust.key_words import by_id, last_expiry, may
 from rekeyd.trust.keys import Credential
 from rekeyd.trust.tokens import TokenRules
+
+SHOWN = 20
+"""Keys that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +106,23 @@ def _certificates(candidate: Candidate, now: dt.datetime) -> Iterator[str]:
 
 
 def _keys(ring: Iterable[Credential]) -> Iterator[str]:
-    rows = [(credential.id, str(credential.right)) for credential in ring]
+    keys = by_id(ring)
+    rows = [
+        (
+            key_id,
+            safe(may(secrets[0])),
+            f"{ends:%Y-%m-%d %H:%M} UTC" if (ends := last_expiry(secrets)) else "",
+        )
+        for key_id, secrets in islice(keys.items(), SHOWN)
+    ]
     if rows:
-        yield from table(("KEY", "RIGHT"), rows)
+        yield from table(("KEY", "RIGHT", "EXPIRES"), rows)
+    if len(keys) > SHOWN:
+        yield f"and {len(keys) - SHOWN} more keys: `rekeyd keys list` has them all"
+
+
+def _day(moment: dt.datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else ""
 
 
 def _token_keys(tokens: TokenRules) -> Iterator[str]:

@@ -33,7 +33,7 @@ from rekeyd.reload.reloader import Reloader
 from rekeyd.reload.starting import first_generation
 from rekeyd.reload.triggers import Watch, run_timer
 from rekeyd.settings import Settings
-from rekeyd.system import systemd
+from rekeyd.system import process, systemd
 from rekeyd.system.unix_socket import can_be_made
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog
@@ -204,6 +204,7 @@ class Server:
         self._admin = listener
 
     def _announce(self) -> None:
+        process.keep_for_good()
         parsed = self._disk.parsed
         if parsed is not None and parsed.ignored:
             log.info("settings.ignored", keys=list(parsed.ignored))

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rekeyd.reload.files import LARGEST, LARGEST_KEY_FILE
 from rekeyd.reload.folder import Contents
 from rekeyd.settings import Settings
 
 PASSPHRASE = "tls.key_passphrase_file"  # noqa: S105 - the name of a setting
+
+KEY_FILE, PEPPER = "access.keys_file", "access.pepper_file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,15 @@ def files_named_by(settings: Settings) -> dict[str, Path]:
         "upstream.ca_cert": settings.upstream.ca_cert,
         "access.jwks_file": settings.access.jwks_file,
         "access.policy": settings.access.policy if isinstance(settings.access.policy, Path) else None,
+        KEY_FILE: settings.access.keys_file,
+        PEPPER: settings.access.pepper_file if settings.access.keys_file else None,
     }
     return {key: path for key, path in named.items() if path is not None}
+
+
+def largest(key: str) -> int:
+    """How many bytes the file of a dotted key may have."""
+    return LARGEST_KEY_FILE if key == KEY_FILE else LARGEST
 
 
 def folder_named_by(settings: Settings) -> Path | None:

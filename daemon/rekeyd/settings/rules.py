@@ -165,7 +165,6 @@ class _Awaited:
 _AWAITED = (
     _Awaited("service.workers", 1, "1"),
     _Awaited("upstream.grpc", None, "null"),
-    _Awaited("access.keys_file", None, "null"),
     _Awaited("cluster.p2p.enable_tls", False, "false"),
 )
 NOT_YET = frozenset(awaited.key for awaited in _AWAITED)
@@ -191,6 +190,15 @@ def _everybody_gets_in(settings: Settings) -> Iterator[Problem]:
             "service.insecure",
             "whoever reaches the port may do everything",
             "Set `service.api_key` and remove it",
+        )
+
+
+def _pepper_without_keys(settings: Settings) -> Iterator[Problem]:
+    if settings.access.pepper_file and settings.access.keys_file is None:
+        yield _problem(
+            "access.pepper_file",
+            "has no effect: there is no `access.keys_file`, and other keys have no pepper",
+            "Name the key file, or remove it",
         )
 
 
@@ -278,6 +286,7 @@ def _revocation_without_clients(settings: Settings) -> Iterator[Problem]:
 WARNINGS: tuple[Rule, ...] = (
     Rule((*_CREDENTIALS, "service.insecure"), _everybody_gets_in),
     Rule((*_CREDENTIALS, "service.enable_tls", "service.host"), _keys_travel_in_the_open),
+    Rule(("access.keys_file", "access.pepper_file"), _pepper_without_keys),
     Rule(_SERVICE_KEYS, _short_keys),
     Rule((*_SERVICE_KEYS, "service.jwt_rbac"), _short_signing_keys),
     Rule((*_SIGNING_KEYS, "service.jwt_rbac"), _tokens_of_nobody),

@@ -220,7 +220,18 @@ class Access(Section):
     public: fields.RequestPaths = setting(
         (), "Exact paths that are open without a key, added to those of the policy.", reloadable=True
     )
-    keys_file: fields.FilePath = setting(None, "A file of named keys.", reloadable=True)
+    keys_file: fields.FilePath = setting(
+        None,
+        "The key file: named keys as digests, with rights and limits. YAML, or JSON where its name ends in "
+        "`.json`. `rekeyd keys` edits it.",
+        reloadable=True,
+    )
+    pepper_file: fields.FilePath = setting(
+        None,
+        "A file with a secret of at least 32 bytes, without which the key file's `hmac-sha256` digests say "
+        "nothing.",
+        reloadable=True,
+    )
     jwks_file: fields.FilePath = setting(
         None,
         "The public keys of an issuer of tokens (JWT), as a JSON Web Key Set: RS256, ES256, EdDSA. Its "
