@@ -5,15 +5,15 @@ come from one network within a second, one line stands for those that differ nei
 and says how many in `count`; it carries the fields on which all of them agree. None is dropped: the counts
 add up. A flood lasts until a second brings no more than `FLOOD`.
 
-Line, event and metric come from one call of `record`, so that they can't disagree: `logging.decisions` keeps
-a line out of the log, but not out of the count and not from those who listen.
+Line, event, metric and evidence come from one call of `record`, so that they can't disagree:
+`logging.decisions` keeps a line out of the log, but not out of the counts and not from those who listen.
 
 Must not know: how a decision was made, or where lines go.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from rekeyd.telemetry.floods import NETWORKS, SECOND, Telling, network_of
@@ -174,13 +174,13 @@ class Emit(Protocol):
 
 
 class Counts(Protocol):
-    """`Metrics`, as far as decisions are concerned."""
+    """`Metrics` and `Evidence`, as far as decisions are concerned."""
 
     def decided(self, decision: Decision) -> None: ...
 
 
 class DecisionLog:
-    """Tells decisions through `emit`, and counts each. To be used in a running event loop.
+    """Tells decisions through `emit`, and has each counted by all `counts`. For a running event loop.
 
     `decisions` is the setting `logging.decisions`, and may be set at any time. `hub` is asked whether anybody
     listens for what the setting leaves out.
@@ -190,7 +190,7 @@ class DecisionLog:
         self,
         emit: Emit,
         *,
-        counts: Counts | None = None,
+        counts: Sequence[Counts] = (),
         hub: Hub | None = None,
         decisions: Literal["all", "denied"] = "all",
         clock: Callable[[], float] = time.monotonic,
@@ -203,8 +203,8 @@ class DecisionLog:
 
     def record(self, decision: Decision) -> None:
         """Tell of one finished request."""
-        if self._counts is not None:
-            self._counts.decided(decision)
+        for counts in self._counts:
+            counts.decided(decision)
         if decision.decision == "denied":
             self._denials.add(decision)
             return

@@ -1,18 +1,20 @@
 """What `rekeyd status` says: built here from what is, and put into words here for a person.
 
 The rules: `serving` is what readiness says. Everything is asked at the moment of the answer, nothing is kept.
-Of keys there are ids and rights; no secret is in a status. Names in a certificate may hold anything, so a
+Of keys there are ids, rights and when they were used, each key once, however many secrets it has; no secret
+is in a status. Names in a certificate may hold anything, so a
 person's terminal gets them escaped. Fields may join; those that are there keep their names.
 
 Pure. Must not know: who asks, and how the state is found out.
 """
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rekeyd.telemetry.console import safe
+from rekeyd.telemetry.evidence import UNUSED, KeyUse
 from rekeyd.trust.certificates import Material
 from rekeyd.trust.generation import Generation, described
 
@@ -27,7 +29,8 @@ class State:
 
     `checks` are those of readiness; `connections` are open ones by the number of the generation under which
     they were accepted; `last_reload` is `Outcome.fields()`; `refused_since` is in seconds of the epoch, and
-    None where what is on disk is not refused.
+    None where what is on disk is not refused. `use_of` is what is known of a key by its id, since
+    `evidence_since` (in seconds of the epoch), kept in `state_directory` (None: not kept).
     """
 
     version: str
@@ -39,10 +42,13 @@ class State:
     last_reload: Mapping[str, Any] | None = None
     refused_since: float | None = None
     warnings: Sequence[str] = ()
+    use_of: Callable[[str], KeyUse] = lambda _: UNUSED
+    evidence_since: float | None = None
+    state_directory: str | None = None
 
 
 def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
-    """All of it as JSON-able values."""
+    """All of it as JSON-able values. Takes a while where keys are many; may run in any thread."""
     generation = state.generation
     return {
         "version": state.version,
@@ -52,7 +58,8 @@ def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
         "checks": dict(state.checks),
         "generation": generation.number if generation is not None else None,
         "certificates": list(_certificates(generation, now)),
-        "keys": _keys(generation),
+        "keys": _keys(generation, state.use_of),
+        "evidence": {"since": _iso(state.evidence_since), "directory": state.state_directory},
         "upstream": _upstream(state),
         "connections": sum(state.connections.values()),
         "connections_by_generation": {str(number): n for number, n in sorted(state.connections.items())},
@@ -70,10 +77,23 @@ def _certificates(generation: Generation | None, now: dt.datetime) -> Iterator[d
         yield {**described(leaf), "default": number == 0, "expires_in": int(left)}
 
 
-def _keys(generation: Generation | None) -> list[dict[str, str]]:
-    if generation is None:
-        return []
-    return [{"id": credential.id, "right": str(credential.right)} for credential in generation.ring]
+def _keys(generation: Generation | None, use_of: Callable[[str], KeyUse]) -> list[dict[str, Any]]:
+    """Each id once, with the highest right that one of its secrets has: the ring has those first."""
+    rights: dict[str, str] = {}
+    for credential in generation.ring if generation is not None else ():
+        rights.setdefault(credential.id, str(credential.right))
+    return [_key(key_id, right, use_of(key_id)) for key_id, right in rights.items()]
+
+
+def _key(key_id: str, right: str, use: KeyUse) -> dict[str, Any]:
+    return {
+        "id": key_id,
+        "right": right,
+        "first_used": _iso(use.first_used),
+        "last_used": _iso(use.last_used),
+        "allowed": use.allowed,
+        "denied": dict(use.denied),
+    }
 
 
 def _upstream(state: State) -> dict[str, Any]:
@@ -103,6 +123,7 @@ def _said(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "generation", str(status.get("generation"))
     yield from _certificates_said(status.get("certificates", ()))
     yield from _keys_said(status.get("keys", ()))
+    yield from _evidence_said(status.get("evidence") or {})
     yield "connections", _connections_said(status)
     upstream = status.get("upstream") or {}
     for name, good in status.get("checks", {}).items():
@@ -126,10 +147,22 @@ def _certificates_said(certificates: Sequence[Mapping[str, Any]]) -> Iterator[tu
 
 
 def _keys_said(keys: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    if keys:
-        said = [f"{each['id']} ({each['right']})" for each in keys[:SHOWN]]
-        more = [f"and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
-        yield "keys", ", ".join([*said, *more])
+    for number, each in enumerate(keys[:SHOWN]):
+        yield "" if number else "keys", f"{each['id']} ({each['right']}): {_use_said(each)}"
+    if len(keys) > SHOWN:
+        yield "", f"and {len(keys) - SHOWN} more"
+
+
+def _use_said(key: Mapping[str, Any]) -> str:
+    denied = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in key["denied"].items())
+    used = f"last used {key['last_used']}, {key['allowed']} allowed" if key["last_used"] else "not used"
+    return f"{used}; denied: {denied}" if denied else used
+
+
+def _evidence_said(evidence: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if evidence.get("since"):
+        kept = f"kept in {evidence['directory']}" if evidence.get("directory") else "not kept"
+        yield "uses", f"known since {evidence['since']}, {kept}"
 
 
 def _connections_said(status: Mapping[str, Any]) -> str:
