@@ -65,12 +65,13 @@ def state_of(generation: Generation | None, **differently: Any) -> State:
 
 def said(state: State, at: dt.datetime = NOW) -> str:
     """As `rekeyd status` prints what came over the socket."""
-    return "\n".join(status_lines(json.loads(json.dumps(status_of(state, at)))))
+    return "\n".join(status_lines(json.loads(json.dumps(status_of(state, at), default=list))))
 
 
 def test_a_status_has_everything_that_is_served(generation: Generation) -> None:
     status = status_of(state_of(generation), NOW)
     first, second = status.pop("certificates")
+    status["keys"] = list(status["keys"])
     leaf = generation.certificates[0].leaf
     assert first == {
         "serial": leaf.serial_hex,
@@ -127,7 +128,7 @@ def test_a_key_with_two_secrets_is_shown_once_with_its_highest_right(generation:
 
 def test_no_secret_is_in_a_status(generation: Generation) -> None:
     status = status_of(state_of(generation), NOW)
-    told = json.dumps(status) + str(status) + said(state_of(generation))
+    told = json.dumps(status, default=list) + str(status) + said(state_of(generation))
     assert "a secret to be kept" not in told
     assert "another one" not in told
     assert all(credential.digest.hex() not in told for credential in generation.ring)
@@ -151,7 +152,7 @@ def test_serving_is_what_readiness_says(
 def test_before_the_first_generation_there_is_a_status_too() -> None:
     state = state_of(None, checks={}, connections={})
     status = status_of(state, NOW)
-    assert (status["generation"], status["certificates"], status["keys"]) == (None, [], [])
+    assert (status["generation"], status["certificates"], list(status["keys"])) == (None, [], [])
     assert "generation    None" in said(state)
 
 

@@ -61,7 +61,7 @@ class Condition:
             evidence_since=self.evidence.since,
             state_directory=None if kept_in is None else str(kept_in),
         )
-        # A hundred thousand keys take a while.
+        # In a thread: a hundred thousand keys take a while.
         return await asyncio.to_thread(status_of, state, dt.datetime.now(dt.UTC))
 
     def summary(self) -> str:

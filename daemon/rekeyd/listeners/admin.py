@@ -28,7 +28,7 @@ from rekeyd.telemetry.hub import Hub, Subscription, TooManySubscribersError
 HEARTBEAT = 15.0
 """Seconds without an event after which a stream shows that it lives."""
 _SHUTDOWN = 5.0
-_PIECE = 1000  # members of a list that are rendered at once
+_PIECE = 100  # members of a list that are rendered at once
 _LAST_WORDS = 1.0  # seconds in which a stream may be read to its end
 
 log = structlog.get_logger()
@@ -244,13 +244,13 @@ def _answer(fields: Mapping[str, Any], status: int = 200) -> web.Response:
 
 
 def _rendered(fields: Mapping[str, Any]) -> bytes:
-    """A JSON object. Long lists go in pieces: orjson holds up every thread for as long as it works."""
+    """A JSON object. Lists go in pieces: orjson holds up every thread for as long as it works."""
     members = (_dumped(name) + b":" + _value(value) for name, value in fields.items())
     return b"{" + b",".join(members) + b"}\n"
 
 
 def _value(value: object) -> bytes:
-    if not isinstance(value, list) or len(value) <= _PIECE:
+    if not isinstance(value, Sequence) or isinstance(value, str):
         return _dumped(value)
     pieces = (_dumped(value[at : at + _PIECE])[1:-1] for at in range(0, len(value), _PIECE))
     return b"[" + b",".join(pieces) + b"]"

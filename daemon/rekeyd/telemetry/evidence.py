@@ -33,7 +33,7 @@ LARGEST = 128 << 20
 """Bytes of a file that may be one of ours: more than `KEYS` entries take."""
 
 _REASONS = frozenset(map(str, Reason))
-_PIECE = 1000
+_PIECE = 100
 
 
 class NotUsageError(Exception):
@@ -175,7 +175,8 @@ def _count(record: _Record, reason: str | None) -> None:
 
 
 def _rendered(since: float, records: Iterable[_Record]) -> Iterator[bytes]:
-    """In pieces: orjson holds the interpreter while it works, so that all at once would hold up requests."""
+    """In pieces: orjson holds the interpreter while it works, so that all at once would hold up requests, and
+    so would the garbage collector, which looks at everything when many objects have been made at once."""
     yield b'{"version":%d,"since":%b,"keys":{' % (VERSION, orjson.dumps(_milliseconds(since)))
     piece: dict[str, dict[str, Any]] = {}
     begun = False

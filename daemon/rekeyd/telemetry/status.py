@@ -11,12 +11,13 @@ Pure. Must not know: who asks, and how the state is found out.
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 from rekeyd.telemetry.console import safe
 from rekeyd.telemetry.evidence import UNUSED, KeyUse
 from rekeyd.trust.certificates import Material
 from rekeyd.trust.generation import Generation, described
+from rekeyd.trust.rights import Right
 
 SHOWN = 20
 """Certificates and keys that a person is shown; `--json` has all."""
@@ -48,7 +49,7 @@ class State:
 
 
 def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
-    """All of it as JSON-able values. Takes a while where keys are many; may run in any thread."""
+    """All of it as JSON-able values, lists also as other sequences. May run in any thread."""
     generation = state.generation
     return {
         "version": state.version,
@@ -58,7 +59,7 @@ def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
         "checks": dict(state.checks),
         "generation": generation.number if generation is not None else None,
         "certificates": list(_certificates(generation, now)),
-        "keys": _keys(generation, state.use_of),
+        "keys": _Keys(generation, state.use_of),
         "evidence": {"since": _iso(state.evidence_since), "directory": state.state_directory},
         "upstream": _upstream(state),
         "connections": sum(state.connections.values()),
@@ -77,12 +78,36 @@ def _certificates(generation: Generation | None, now: dt.datetime) -> Iterator[d
         yield {**described(leaf), "default": number == 0, "expires_in": int(left)}
 
 
-def _keys(generation: Generation | None, use_of: Callable[[str], KeyUse]) -> list[dict[str, Any]]:
-    """Each id once, with the highest right that one of its secrets has: the ring has those first."""
-    rights: dict[str, str] = {}
-    for credential in generation.ring if generation is not None else ():
-        rights.setdefault(credential.id, str(credential.right))
-    return [_key(key_id, right, use_of(key_id)) for key_id, right in rights.items()]
+class _Keys(Sequence[dict[str, Any]]):
+    """Each id once, with the highest right that one of its secrets has: the ring has those first.
+
+    An entry is made when it is asked for: a hundred thousand at once would rouse the garbage collector, which
+    holds up every thread while it looks at everything.
+    """
+
+    def __init__(self, generation: Generation | None, use_of: Callable[[str], KeyUse]) -> None:
+        self._rights: dict[str, Right] = {}
+        for credential in generation.ring if generation is not None else ():
+            self._rights.setdefault(credential.id, credential.right)
+        self._ids = list(self._rights)
+        self._use_of = use_of
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(at, slice):
+            return [self._entry(key_id) for key_id in self._ids[at]]
+        return self._entry(self._ids[at])
+
+    def _entry(self, key_id: str) -> dict[str, Any]:
+        return _key(key_id, str(self._rights[key_id]), self._use_of(key_id))
 
 
 def _key(key_id: str, right: str, use: KeyUse) -> dict[str, Any]:
