@@ -97,6 +97,18 @@ def test_what_can_not_be_judged_raises_every_problem(tmp_path: Path) -> None:
     assert {problem.key for problem in caught.value.problems} == {"service.http_port", "tls.cert"}
 
 
+def test_an_audit_that_could_not_be_written_is_told_with_its_place_and_makes_no_file(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.configure(logging={"audit": "absent/audit.log"})
+    with pytest.raises(
+        SettingsError, match=r"rekeyd\.yaml: logging\.audit: .*can't be written .*Name a file"
+    ):
+        report_of(site)
+    (tmp_path / "absent").mkdir()
+    assert report_of(site)[0]
+    assert list((tmp_path / "absent").iterdir()) == []
+
+
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
     rows = list(table(("A", "LONG HEAD", "C"), [("wide cell", "x", ""), ("y", "", "z")]))
     assert rows == ["A          LONG HEAD  C", "wide cell  x", "y                     z"]

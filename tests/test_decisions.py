@@ -41,6 +41,7 @@ class Told(list[tuple[str, str, dict[str, Any], bool]]):
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[str] = []
+        self.audited = 0
 
     def __call__(
         self,
@@ -50,7 +51,9 @@ class Told(list[tuple[str, str, dict[str, Any], bool]]):
         *,
         dispensable: bool = False,
         logged: bool = True,
+        audited: bool = False,
     ) -> None:
+        self.audited += audited
         if logged:
             self.append((level, event, fields, dispensable))
         else:
@@ -109,6 +112,15 @@ async def test_what_is_left_out_of_the_log_is_made_only_for_those_who_listen() -
         decisions.record(ALLOWED)
     assert told.heard == ["auth.allowed"]
     assert not told
+
+
+async def test_the_audit_has_what_the_log_leaves_out_from_the_same_call() -> None:
+    told = Told()
+    decisions = DecisionLog(told, decisions="denied", audited=True)
+    decisions.record(ALLOWED)
+    decisions.record(denial())
+    assert (told.heard, [event for _, event, _, _ in told]) == (["auth.allowed"], ["auth.denied"])
+    assert told.audited == 2
 
 
 class Counts(list[Decision]):

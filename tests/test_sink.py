@@ -155,7 +155,7 @@ async def test_a_reader_that_comes_back_hears_what_it_missed(tmp_path: Path) -> 
 
 async def test_a_pipe_that_does_not_block_loses_nothing(pipe: Pipe) -> None:
     os.set_blocking(pipe.reading, True)
-    os.set_blocking(pipe.sink._descriptor, False)
+    os.set_blocking(pipe.sink._destination.descriptor, False)
     for number in range(600):
         pipe.sink.write(b"%0100d\n" % number)
     await asyncio.sleep(0.1)  # the pipe is full now, and EAGAIN has been met

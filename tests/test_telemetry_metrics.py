@@ -47,6 +47,7 @@ class Instance:
             version="1.2.3",
             generation=lambda: self.generation,
             connections=lambda: self.connections,
+            lost_lines=lambda: {"main": 2, "audit": 3},
             last_used=lambda key_id: self.now if key_id in self.used else None,
             now=lambda: self.now,
         )
@@ -204,6 +205,10 @@ def test_handshakes_and_failures_of_the_upstream_are_counted() -> None:
     assert instance.value("rekeyd_upstream_failures_total", cause="tls") == 0
 
 
+def test_lines_that_a_log_has_lost_are_counted_by_its_name() -> None:
+    assert Instance().value("rekeyd_lost_lines_total", log="audit") == 3
+
+
 def test_the_process_and_the_version_are_told() -> None:
     instance = Instance()
     assert instance.value("rekeyd_build_info", version="1.2.3") == 1
@@ -252,7 +257,7 @@ def test_names_and_units_follow_the_rules_of_prometheus(authority: Authority) ->
         for family in parse_text(instance.metrics.exposition()[0].decode())
         if family.name.startswith("rekeyd")
     ]
-    assert len(families) == 14
+    assert len(families) == 15
     for family in families:
         assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", family.name)
         assert family.documentation.endswith(".")

@@ -17,6 +17,7 @@ from rekeyd.reload.contexts import ContextError, serving_of
 from rekeyd.reload.diagnosis import diagnose
 from rekeyd.reload.disk import Disk
 from rekeyd.settings import Admin, parse
+from rekeyd.telemetry.audit import check_audit
 from rekeyd.trust.certificates import Certificate
 from rekeyd.trust.generation import Candidate, Finding, Severity
 from rekeyd.trust.judge import judge
@@ -57,9 +58,11 @@ def check(disk: Disk, now: dt.datetime) -> Report:
     """Judge what the files say.
 
     Raises:
-        SettingsError: there is nothing that could be judged.
+        SettingsError: there is nothing that could be judged, or the audit could not be written.
     """
     candidate = disk.load()
+    if disk.parsed is not None:
+        check_audit(disk.parsed)
     verdict = judge(candidate, None, now)
     unservable = None
     if not verdict.refused:

@@ -65,12 +65,13 @@ class Server:
         self._logs = logs
         self._ledger = Ledger()
         self._evidence = Evidence(lambda: current.generation, now=time.time)
-        self._metrics = _metrics(current, self._ledger, self._evidence)
+        self._metrics = _metrics(current, self._ledger, self._evidence, logs)
         self._decisions = DecisionLog(
             logs.emit,
             counts=[self._metrics, self._evidence],
             hub=logs.hub,
             decisions=settings.logging.decisions,
+            audited=settings.logging.audit is not None,
         )
         self._handshakes = HandshakeLog(logs.emit, self._metrics)
         self._reloader = Reloader(
@@ -320,12 +321,13 @@ class Server:
         log.info("daemon.stopped")
 
 
-def _metrics(current: Current, ledger: Ledger, evidence: Evidence) -> Metrics:
+def _metrics(current: Current, ledger: Ledger, evidence: Evidence, logs: Logs) -> Metrics:
     return Metrics(
         version=__version__,
         generation=lambda: current.generation,
         connections=ledger.per_generation,
         last_used=evidence.last_used,
+        lost_lines=logs.lost,
     )
 
 

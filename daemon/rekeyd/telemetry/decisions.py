@@ -6,7 +6,8 @@ and says how many in `count`; it carries the fields on which all of them agree. 
 add up. A flood lasts until a second brings no more than `FLOOD`.
 
 Line, event, metric and evidence come from one call of `record`, so that they can't disagree:
-`logging.decisions` keeps a line out of the log, but not out of the counts and not from those who listen.
+`logging.decisions` keeps a line out of the log, but not out of the counts or the audit, and not from those
+who listen.
 
 Must not know: how a decision was made, or where lines go.
 """
@@ -169,7 +170,14 @@ class Emit(Protocol):
     """`Logs.emit`."""
 
     def __call__(
-        self, level: str, event: str, fields: dict[str, Any], *, dispensable: bool = ..., logged: bool = ...
+        self,
+        level: str,
+        event: str,
+        fields: dict[str, Any],
+        *,
+        dispensable: bool = ...,
+        logged: bool = ...,
+        audited: bool = ...,
     ) -> None: ...
 
 
@@ -183,7 +191,7 @@ class DecisionLog:
     """Tells decisions through `emit`, and has each counted by all `counts`. For a running event loop.
 
     `decisions` is the setting `logging.decisions`, and may be set at any time. `hub` is asked whether anybody
-    listens for what the setting leaves out.
+    listens for what the setting leaves out. `audited`: there is an audit, which leaves nothing out.
     """
 
     def __init__(
@@ -193,10 +201,12 @@ class DecisionLog:
         counts: Sequence[Counts] = (),
         hub: Hub | None = None,
         decisions: Literal["all", "denied"] = "all",
+        audited: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.decisions = decisions
         self._emit = emit
+        self._audited = audited
         self._counts = counts
         self._hub = hub if hub is not None else Hub()
         self._denials = Telling(Coalescer(), self._tell, clock=clock)
@@ -209,8 +219,10 @@ class DecisionLog:
             self._denials.add(decision)
             return
         logged = self.decisions == "all"
-        if logged or self._hub.wanted:
-            self._emit("info", "auth.allowed", decision.fields(), dispensable=True, logged=logged)
+        if logged or self._audited or self._hub.wanted:
+            self._emit(
+                "info", "auth.allowed", decision.fields(), dispensable=True, logged=logged, audited=True
+            )
 
     def close(self) -> None:
         """Tell what still waits."""
@@ -220,4 +232,4 @@ class DecisionLog:
         fields = denial.fields()
         if count > 1:
             fields["count"] = count
-        self._emit("warning", "auth.denied", fields)
+        self._emit("warning", "auth.denied", fields, audited=True)

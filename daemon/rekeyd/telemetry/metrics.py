@@ -58,8 +58,8 @@ class Metrics(Collector):
     """Everything that is counted in this process, and what is asked when somebody wants to know.
 
     `generation` is the one that is served now; `connections` how many are open, by the number of the
-    generation under which they were accepted; `last_used` when a key was, by its id; times are in seconds of
-    the epoch.
+    generation under which they were accepted; `last_used` when a key was, by its id; `lost_lines` how many a
+    log has lost, by its name; times are in seconds of the epoch.
     """
 
     def __init__(
@@ -69,12 +69,14 @@ class Metrics(Collector):
         generation: Callable[[], Generation | None],
         connections: Callable[[], Mapping[int, int]],
         last_used: Callable[[str], float | None] = lambda _: None,
+        lost_lines: Callable[[], Mapping[str, int]] = dict,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._version = version
         self._generation = generation
         self._connections = connections
         self._last_used = last_used
+        self._lost_lines = lost_lines
         self._now = now
         self._reloads: Counter[tuple[str, ...]] = Counter()
         self._last_attempt = self._last_success = 0.0
@@ -159,6 +161,12 @@ class Metrics(Collector):
             f"When a key last let a request in; of the first {KEY_IDS} keys that are served.",
             ["key_id"],
             self._uses(),
+        )
+        yield _counter(
+            "rekeyd_lost_lines",
+            "Lines that could not be written: of the log (`main`), and of the audit.",
+            ["log"],
+            {(log,): count for log, count in self._lost_lines().items()},
         )
         yield _counter(
             "rekeyd_upstream_failures",
