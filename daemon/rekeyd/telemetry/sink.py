@@ -221,8 +221,9 @@ class Sink:
             while rest:
                 rest = self._write_some(rest)
         except OSError as error:
+            whole = self._whole(lines, len(rest))
             self._note(error)
-            return self._whole(lines, len(rest))
+            return whole
         self._note(None)
         return len(lines)
 
