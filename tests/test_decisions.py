@@ -1,4 +1,6 @@
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
@@ -121,6 +123,15 @@ async def test_the_audit_has_what_the_log_leaves_out_from_the_same_call() -> Non
     decisions.record(denial())
     assert (told.heard, [event for _, event, _, _ in told]) == (["auth.allowed"], ["auth.denied"])
     assert told.audited == 2
+
+
+def test_the_readme_has_every_field_of_a_line() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    table = readme.partition("### Decisions")[2].partition("## Settings")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall("`([a-z_]+)`", row)]
+    head = ["timestamp", "level", "event"]
+    assert Counter(named) == Counter([*head, *Decision._fields, "count"])
 
 
 class Counts(list[Decision]):

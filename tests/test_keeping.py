@@ -85,6 +85,13 @@ async def test_what_is_new_is_written_again_and_again_and_nothing_where_nothing_
     assert (tmp_path / "usage.json").stat().st_ino == inode
 
 
+async def test_what_a_crash_left_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".usage.json.x1y2").write_bytes(b"{")
+    async with kept(tmp_path, evidence_of()) as keeper:
+        assert keeper.kept_in == tmp_path
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "usage.json"]
+
+
 @pytest.mark.parametrize("source", [b"", b"{", b"not ours at all", b'{"version":1}'])
 async def test_a_file_that_is_torn_or_foreign_is_set_aside_with_a_warning(
     tmp_path: Path, said: list[Any], source: bytes
@@ -101,9 +108,10 @@ async def test_a_file_that_is_torn_or_foreign_is_set_aside_with_a_warning(
 async def test_a_file_by_a_later_version_is_left_alone(tmp_path: Path, said: list[Any]) -> None:
     later = b'{"version":2,"more":"than we know"}'
     (tmp_path / "usage.json").write_bytes(later)
-    async with kept(tmp_path, evidence := evidence_of(), every=0.01):
+    async with kept(tmp_path, evidence := evidence_of(), every=0.01) as keeper:
         evidence.decided(USED)
         assert evidence.of("a").allowed == 1
+        assert keeper.kept_in is None
     assert (tmp_path / "usage.json").read_bytes() == later
     assert [line["event"] for line in said] == ["evidence.unkept"]
 

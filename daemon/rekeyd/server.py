@@ -252,7 +252,7 @@ class Server:
     # What is asked of it, and what follows an outcome.
 
     async def _status(self) -> dict[str, Any]:
-        kept_in = self._keeper.folder if self._keeper is not None else None
+        kept_in = self._keeper.kept_in if self._keeper is not None else None
         return await self._condition.status(stopping=self._stop.is_set(), kept_in=kept_in)
 
     def _follow(self, outcome: Outcome) -> None:

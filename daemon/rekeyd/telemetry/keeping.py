@@ -59,7 +59,6 @@ class Keeper:
     """Keeps `evidence` in a folder: `restore` it, then `start`; `close` writes what is new and leaves."""
 
     def __init__(self, evidence: Evidence, folder: StateFolder, *, every: float = EVERY) -> None:
-        self.folder = folder.path
         self._state = folder
         self._file = folder.path / FILE
         self._evidence = evidence
@@ -70,8 +69,14 @@ class Keeper:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def kept_in(self) -> Path | None:
+        """The folder; None where a file in it is to be left alone."""
+        return None if self._left_alone else self._state.path
+
     def restore(self) -> None:
         """Go on with what the file says, if it says anything. Blocks; never raises for what is in it."""
+        self._sweep()
         try:
             source = _read(self._file)
         except FileNotFoundError:
@@ -119,6 +124,12 @@ class Keeper:
             self._told = True
         else:
             self._written, self._told = changes, False
+
+    def _sweep(self) -> None:
+        """Remove what `replace_file` was writing when an earlier daemon died."""
+        for left in self._state.path.glob(f".{FILE}.*"):
+            with contextlib.suppress(OSError):
+                left.unlink()
 
     def _leave_alone(self, problem: str, fix: str) -> None:
         self._left_alone = True

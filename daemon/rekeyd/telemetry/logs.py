@@ -27,6 +27,7 @@ from rekeyd.telemetry.sink import Lost, Sink
 
 SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _HEARD = SEVERITY["info"]
+_LAST_WORDS = 5.0  # seconds for the audit to be written at the end
 _METHODS = {"exception": "error", "warn": "warning", "fatal": "critical", "msg": "info"}
 
 # "Exception in callback f(b'…')": asyncio quotes arguments, which may be bytes that a client sent.
@@ -179,7 +180,7 @@ class Logs:
         """Write what is buffered (see `Sink.close`) and give the process its own ways of telling back."""
         self._undo.close()
         if self._audit is not None:
-            self._audit.close()  # first: what it loses now is told in the log
+            self._audit.close(_LAST_WORDS)  # first: what it loses now is told in the log
         self._sink.close()
 
 

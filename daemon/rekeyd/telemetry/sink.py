@@ -216,8 +216,9 @@ class Sink:
         try:
             if self._destination.refresh():
                 self._torn = False
-            if self._torn:
-                self._write_some(memoryview(b"\n"))
+            gap = memoryview(b"\n" if self._torn else b"")
+            while gap:
+                gap = self._write_some(gap)
             while rest:
                 rest = self._write_some(rest)
         except OSError as error:

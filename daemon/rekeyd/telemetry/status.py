@@ -179,8 +179,10 @@ def _keys_said(keys: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 
 
 def _use_said(key: Mapping[str, Any]) -> str:
-    denied = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in key["denied"].items())
-    used = f"last used {key['last_used']}, {key['allowed']} allowed" if key["last_used"] else "not used"
+    counts = key.get("denied") or {}
+    denied = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.items())
+    last = key.get("last_used")
+    used = f"last used {last}, {key.get('allowed')} allowed" if last else "not used"
     return f"{used}; denied: {denied}" if denied else used
 
 
