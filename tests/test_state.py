@@ -6,7 +6,7 @@ import pytest
 
 from rekeyd.errors import SettingsError
 from rekeyd.settings import State
-from rekeyd.system.state import folder_named_by, take
+from rekeyd.system.state import check_state, folder_named_by, take
 
 
 @pytest.mark.parametrize(
@@ -45,3 +45,19 @@ def test_it_is_one_daemon_s_alone_until_that_leaves(tmp_path: Path) -> None:
         take(tmp_path, make=True)
     first.leave()
     take(tmp_path, make=True).leave()
+
+
+def test_a_check_says_what_would_be_in_the_way_makes_nothing_and_minds_no_daemon(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "absent" / "state", tmp_path / "file" / "state"):
+        with pytest.raises(SettingsError, match=r"state\.directory: can't be written"):
+            check_state(State(directory=path))
+        with pytest.raises(SettingsError, match=r"state\.directory: can't be written"):
+            take(path, make=True)
+    check_state(State(directory=tmp_path / "new"))
+    check_state(State(directory=None))
+    check_state(State())  # the default may be missing: nobody asked for it
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    folder = take(tmp_path, make=True)
+    check_state(State(directory=tmp_path))
+    folder.leave()

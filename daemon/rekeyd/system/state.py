@@ -8,6 +8,7 @@ when its holder dies).
 Must not know: what is kept.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Mapping
@@ -42,6 +43,22 @@ def folder_named_by(state: State, environ: Mapping[str, str]) -> Path | None:
     return Path(given) if state.directory_is_default and given.startswith("/") else state.directory
 
 
+def check_state(state: State) -> None:
+    """Whether a folder that was asked for could be had. Makes nothing, and doesn't mind who has it now.
+
+    Raises:
+        SettingsError: `take` would not do.
+    """
+    path = state.directory
+    if path is None or state.directory_is_default:
+        return
+    place = path if os.path.lexists(path) else path.parent
+    if not place.is_dir():
+        raise _unusable(path, os.strerror(errno.ENOTDIR if place.exists() else errno.ENOENT))
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        raise _unusable(path, os.strerror(errno.EACCES))
+
+
 def take(path: Path, *, make: bool) -> StateFolder:
     """Have the folder at `path` to oneself; where it is missing, `make` it.
 
@@ -53,9 +70,7 @@ def take(path: Path, *, make: bool) -> StateFolder:
             path.mkdir(mode=_MODE)
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        message = f"can't be written ({error.strerror})"
-        fix = "Make it a folder in which rekeyd may write, set another one, or null"
-        raise SettingsError([Problem(str(path), _KEY, message, fix)]) from error
+        raise _unusable(path, error.strerror) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -63,3 +78,8 @@ def take(path: Path, *, make: bool) -> StateFolder:
         message, fix = "another daemon keeps its state there", "Give each a folder of its own"
         raise SettingsError([Problem(str(path), _KEY, message, fix)]) from error
     return StateFolder(path, lock)
+
+
+def _unusable(path: Path, why: str | None) -> SettingsError:
+    fix = "Make it a folder in which rekeyd may write, set another one, or null"
+    return SettingsError([Problem(str(path), _KEY, f"can't be written ({why})", fix)])
