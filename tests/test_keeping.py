@@ -135,6 +135,32 @@ async def test_what_is_no_file_in_its_place_holds_up_no_start(
         assert (tmp_path / "elsewhere").read_bytes() == b"somebody's"
 
 
+async def test_a_fifo_that_somebody_writes_into_holds_up_no_start(tmp_path: Path, said: list[Any]) -> None:
+    os.mkfifo(tmp_path / "usage.json")
+    somebody = os.open(tmp_path / "usage.json", os.O_RDWR)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    async with kept(tmp_path, evidence_of()) as keeper:
+        assert keeper.kept_in is None
+    assert [line["event"] for line in said] == ["evidence.unkept"]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    os.close(somebody)
+
+
+async def test_a_machine_that_has_no_thread_to_give_does_not_spoil_the_stop(
+    tmp_path: Path, said: list[Any]
+) -> None:
+    async def no_thread(_work: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patch:
+        async with kept(tmp_path, evidence := evidence_of()) as keeper:
+            patch.setattr("asyncio.to_thread", no_thread)
+            evidence.decided(USED)
+            await keeper._write()
+        assert [line["problem"] for line in said] == ["can't start new thread"]
+    take(tmp_path, make=False).leave()  # the folder is free
+
+
 async def test_a_folder_that_is_gone_is_told_once_and_written_when_it_is_back(
     tmp_path: Path, said: list[Any]
 ) -> None:

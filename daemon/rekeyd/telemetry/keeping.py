@@ -14,7 +14,9 @@ Must not know: what is counted.
 
 import asyncio
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -117,10 +119,11 @@ class Keeper:
         render = self._evidence.snapshot()
         try:
             await asyncio.to_thread(lambda: replace_file(self._file, b"".join(render())))
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - no thread, no memory, no room: the clean stop goes on
             if not self._told:
                 fix = "Evidence is counted on, and kept as soon as there is room and a folder"
-                log.warning("evidence.unkept", file=str(self._file), problem=error.strerror, fix=fix)
+                problem = error.strerror if isinstance(error, OSError) else str(error)
+                log.warning("evidence.unkept", file=str(self._file), problem=problem, fix=fix)
             self._told = True
         else:
             self._written, self._told = changes, False
@@ -147,6 +150,11 @@ class Keeper:
 
 def _read(file: Path) -> bytes:
     """Not through a link, and without waiting for whoever might write into a FIFO in its place."""
-    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as stream:
-        return stream.read(LARGEST + 1)
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            return stream.read(LARGEST + 1)
+    finally:
+        os.close(descriptor)
