@@ -64,6 +64,13 @@ def test_the_first_and_the_last_use_are_told_and_all_are_counted() -> None:
     assert instance.evidence.last_used("b") is None
 
 
+def test_a_clock_that_is_set_back_makes_no_key_look_idle() -> None:
+    instance = Instance("a")
+    for at in (BEGAN, BEGAN + 9, BEGAN - 100):
+        instance.allowed("a", at)
+    assert instance.evidence.of("a") == KeyUse(BEGAN, BEGAN + 9, 3, {})
+
+
 def test_a_denial_is_counted_by_its_reason_and_is_no_use() -> None:
     instance = Instance("a")
     instance.denied("a")

@@ -9,6 +9,7 @@ The rules:
    sends makes an entry.
 3. Memory is bounded: of more than `KEYS` ids the one that has asked least recently is forgotten first.
    `since` says from when on "never used" is certain, and moves to the last use of whatever is forgotten.
+4. A clock that is set back makes no last use earlier: a key that is in use must not look idle.
 
 Plain numbers, because this is done at every request; everything belongs to the event loop's thread, but `of`
 may be asked from any. Pure: `now` is passed in, in seconds of the epoch. Must not know: where this is kept.
@@ -119,7 +120,9 @@ class Evidence:
         self.changes += 1
         if decision.decision == "allowed":
             record.allowed += 1
-            record.last = now = self._now()
+            now = self._now()
+            if record.last is None or now > record.last:
+                record.last = now
             if record.first is None:
                 record.first = now
         else:
