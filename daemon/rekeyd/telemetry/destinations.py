@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 MODE = 0o640
-_WAY = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_WAY = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
 class Destination(Protocol):
@@ -126,7 +126,11 @@ def _make(path: Path) -> int:
         descriptor = os.open(path, _WAY | os.O_CREAT | os.O_EXCL, MODE)
     except FileExistsError:
         return os.open(path, _WAY)  # logrotate was faster
-    os.fchmod(descriptor, MODE)
+    try:
+        os.fchmod(descriptor, MODE)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
