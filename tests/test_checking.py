@@ -117,6 +117,39 @@ def test_what_can_not_be_judged_raises_every_problem(tmp_path: Path) -> None:
     assert {problem.key for problem in caught.value.problems} == {"service.http_port", "tls.cert"}
 
 
+def test_an_audit_that_could_not_be_written_is_told_with_its_place_and_makes_no_file(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.configure(logging={"audit": "absent/audit.log"})
+    with pytest.raises(
+        SettingsError, match=r"rekeyd\.yaml: logging\.audit: .*can't be written .*Name a file"
+    ):
+        report_of(site)
+    (tmp_path / "absent").mkdir()
+    assert report_of(site)[0]
+    assert list((tmp_path / "absent").iterdir()) == []
+
+
+def test_a_state_folder_that_a_start_would_not_get_is_told_and_not_made(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.configure(state={"directory": "absent/state"})
+    with pytest.raises(SettingsError, match=r"absent/state: state\.directory: can't be written"):
+        report_of(site)
+    (tmp_path / "absent").mkdir()
+    assert report_of(site)[0]
+    assert list((tmp_path / "absent").iterdir()) == []
+
+
+def test_what_a_start_could_not_write_does_not_hide_what_it_would_refuse(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.configure(logging={"audit": "absent/audit.log"}, state={"directory": "absent/state"})
+    write_torn(site.cert, site.leaf.chain_pem)
+    with pytest.raises(SettingsError) as caught:
+        report_of(site)
+    audit, state, *others = caught.value.problems
+    assert (audit.key, state.key) == ("logging.audit", "state.directory")
+    assert "truncated_pem" in [problem.rule for problem in others]
+
+
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
     rows = list(table(("A", "LONG HEAD", "C"), [("wide cell", "x", ""), ("y", "", "z")]))
     assert rows == ["A          LONG HEAD  C", "wide cell  x", "y                     z"]

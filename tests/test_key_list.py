@@ -1,10 +1,12 @@
 """What is told of each key, and which may go."""
 
 import datetime as dt
+from dataclasses import replace
 
 import pytest
 
 from rekeyd.commands.key_list import HEAD, NOTHING_KNOWN, Evidence, Key, keys_among, length, records, rows
+from rekeyd.telemetry.evidence import KeyUse, Usage
 from rekeyd.trust.keys import Credential
 from rekeyd.trust.rights import Limits, Reach, Right
 
@@ -80,11 +82,34 @@ def test_evidence_is_what_a_daemon_says_of_its_keys() -> None:
             {"id": "a", "right": "read", "last_used": "2026-12-31T00:00:00+00:00"},
             {"id": "b", "last_used": None},
             {"id": "c"},
+            {"id": "d", "last_used": None, "in_use": 1},
         ],
-        "evidence_since": "2026-12-01T00:00:00+00:00",
+        "evidence": {"since": "2026-12-01T00:00:00+00:00", "directory": None},
     }
-    assert Evidence.in_status(status) == Evidence({"a": NOW - DAY, "b": None}, NOW - 31 * DAY)
+    assert Evidence.in_status(status) == Evidence(
+        {"a": NOW - DAY, "b": None, "d": None}, NOW - 31 * DAY, busy=frozenset({"d"})
+    )
     assert Evidence.in_status({}) == NOTHING_KNOWN
+
+
+def test_evidence_is_what_a_daemon_left_behind_and_who_is_not_in_it_was_never_used() -> None:
+    since, last = (NOW - 60 * DAY).timestamp(), (NOW - DAY).timestamp()
+    evidence = Evidence.in_usage(
+        Usage(since, {"a": KeyUse(last, last, 1), "b": KeyUse(denied={"expired": 1})})
+    )
+    assert evidence.uses == {"a": NOW - DAY, "b": None}
+    old = secret(begins=NOW - 90 * DAY)
+    assert [Key(name, (old,), NOW).safe_to_remove(evidence) for name in ("a", "b", "c")] == [
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_key_on_which_something_runs_is_in_use_whenever_it_was_last_told_of() -> None:
+    evidence = replace(used(90 * DAY), busy=frozenset({"a"}))
+    assert key().safe_to_remove(evidence) is False
+    assert next(rows([key()], evidence))[2:4] == ("now", "0s")
 
 
 def test_a_person_reads_a_row_for_each_key_and_a_program_all_of_it() -> None:
@@ -100,7 +125,7 @@ def test_a_person_reads_a_row_for_each_key_and_a_program_all_of_it() -> None:
         ("a", "read", "2026-12-30T00:00:00Z", "2d", "never", "2 secrets", "no"),
         ("b", "books=read below /a 5/s", "unknown", "unknown", "never", "valid", "unknown"),
     ]
-    assert next(rows(found, used(None)))[2] == "never seen"
+    assert next(rows(found, used(None)))[2] == "never"
     first, second = records(found, used(2 * DAY), {"b": "a note"})
     assert (first["id"], first["right"], first["unused_for"], first["safe_to_remove"]) == (
         "a",

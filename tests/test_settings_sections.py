@@ -25,9 +25,11 @@ NEED_A_RESTART = {
     "tls.watch",
     "tls.start_wait",
     "admin.socket",
+    "state.directory",
     "metrics.port",
     "logging.format",
     "logging.buffer_mb",
+    "logging.audit",
     "cluster.p2p.enable_tls",
 }
 

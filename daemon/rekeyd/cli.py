@@ -42,6 +42,7 @@ from rekeyd.reload.starting import settings_to_start_with
 from rekeyd.server import Server
 from rekeyd.system import process
 from rekeyd.telemetry import console
+from rekeyd.telemetry.audit import open_audit
 from rekeyd.telemetry.logs import configure
 from rekeyd.telemetry.sink import MIB, Sink
 from rekeyd.telemetry.status import status_lines
@@ -178,12 +179,14 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
     process.settle()
     disk = Disk(file, {} if stage else os.environ)
     settings = settings_to_start_with(disk)
+    audit = open_audit(disk.parsed) if disk.parsed is not None else None
     current = Current()
     logs = configure(
         format=settings.logging.format,
         level=settings.logging.level,
         generation=lambda: current.number,
         sink=Sink(sys.stdout.fileno(), capacity=settings.logging.buffer_mb * MIB),
+        audit=audit,
     )
 
     async def run() -> int:

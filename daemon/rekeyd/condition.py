@@ -6,9 +6,11 @@ reaches the upstream; the same checks make `serving` in the status, so that the 
 Must not know: who asks.
 """
 
+import asyncio
 import datetime as dt
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rekeyd import __version__
@@ -16,6 +18,7 @@ from rekeyd.ledger import Ledger
 from rekeyd.reload.current import Current
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.reloader import Reloader
+from rekeyd.telemetry.evidence import Evidence
 from rekeyd.telemetry.status import State, status_of
 from rekeyd.upstream.pools import Pools
 
@@ -29,6 +32,7 @@ class Condition:
     ledger: Ledger
     pools: Pools
     disk: Disk
+    evidence: Evidence
 
     async def checks(self) -> dict[str, bool]:
         """Each check of readiness by name, and whether it holds."""
@@ -40,8 +44,8 @@ class Condition:
             checks["certificate"] = generation.default.leaf.not_after > dt.datetime.now(dt.UTC)
         return checks
 
-    async def status(self, *, stopping: bool) -> dict[str, Any]:
-        """All of it as JSON-able values."""
+    async def status(self, *, stopping: bool, kept_in: Path | None = None) -> dict[str, Any]:
+        """All of it as JSON-able values. `kept_in` is where evidence is kept."""
         last, parsed = self.reloader.last, self.disk.parsed
         state = State(
             version=__version__,
@@ -53,8 +57,13 @@ class Condition:
             last_reload=None if last is None else last.fields(),
             refused_since=self.reloader.refused_since,
             warnings=[str(warning) for warning in parsed.warnings] if parsed else [],
+            use_of=self.evidence.of,
+            in_use=self.ledger.in_use(),
+            evidence_since=self.evidence.since,
+            state_directory=None if kept_in is None else str(kept_in),
         )
-        return status_of(state, dt.datetime.now(dt.UTC))
+        # In a thread: a hundred thousand keys take a while.
+        return await asyncio.to_thread(status_of, state, dt.datetime.now(dt.UTC))
 
     def summary(self) -> str:
         """One line for `systemctl status`."""

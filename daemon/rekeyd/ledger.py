@@ -92,6 +92,12 @@ class Ledger:
         """How many connections each generation still has."""
         return dict(Counter(entry.generation.number for entry in self._open))
 
+    def in_use(self) -> dict[str, int]:
+        """How many requests run on each key, by its id."""
+        return dict(
+            Counter(use.credential.id for entry in self._open for use in entry.using if use.credential)
+        )
+
     def enter(self, connection: Closable, generation: Generation, certificate: bytes | None = None) -> Entry:
         """A connection was let in under `generation`."""
         entry = Entry(connection, generation, certificate)

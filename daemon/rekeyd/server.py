@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from typing import Any
 
 import structlog
@@ -36,7 +37,9 @@ from rekeyd.settings import Settings
 from rekeyd.system import process, systemd
 from rekeyd.system.unix_socket import can_be_made
 from rekeyd.telemetry.decisions import DecisionLog
+from rekeyd.telemetry.evidence import Evidence
 from rekeyd.telemetry.handshakes import HandshakeLog
+from rekeyd.telemetry.keeping import Keeper, keep
 from rekeyd.telemetry.logs import Logs
 from rekeyd.telemetry.metrics import Metrics
 from rekeyd.trust.generation import Generation, Part
@@ -61,9 +64,14 @@ class Server:
         self._current = current
         self._logs = logs
         self._ledger = Ledger()
-        self._metrics = _metrics(current, self._ledger)
+        self._evidence = Evidence(lambda: current.generation, now=time.time)
+        self._metrics = _metrics(current, self._ledger, self._evidence, logs)
         self._decisions = DecisionLog(
-            logs.emit, counts=self._metrics, hub=logs.hub, decisions=settings.logging.decisions
+            logs.emit,
+            counts=[self._metrics, self._evidence],
+            hub=logs.hub,
+            decisions=settings.logging.decisions,
+            audited=settings.logging.audit is not None,
         )
         self._handshakes = HandshakeLog(logs.emit, self._metrics)
         self._reloader = Reloader(
@@ -76,12 +84,13 @@ class Server:
         )
         self._expiry = ExpiryWatch(current)
         self._pools = Pools()
-        self._condition = Condition(current, self._reloader, self._ledger, self._pools, disk)
+        self._condition = Condition(current, self._reloader, self._ledger, self._pools, disk, self._evidence)
         self._gateway = self._make_gateway()
         self._tasks: list[asyncio.Task[None]] = []
         self._door: Door
         self._admin: AdminListener | None = None
         self._scrapes: MetricsListener | None = None
+        self._keeper: Keeper | None = None
         self._stop = asyncio.Event()
         self._cut = asyncio.Event()
         self._asked: set[asyncio.Task[None]] = set()
@@ -147,6 +156,7 @@ class Server:
     async def _start(self) -> None:
         service = self._settings.service
         await self._pools.pool_for(self._generation())
+        self._keeper = await keep(self._evidence, self._settings.state, os.environ)
         self._door = Door(
             "http",
             bind(service.host, service.http_port),
@@ -243,7 +253,8 @@ class Server:
     # What is asked of it, and what follows an outcome.
 
     async def _status(self) -> dict[str, Any]:
-        return await self._condition.status(stopping=self._stop.is_set())
+        kept_in = self._keeper.kept_in if self._keeper is not None else None
+        return await self._condition.status(stopping=self._stop.is_set(), kept_in=kept_in)
 
     def _follow(self, outcome: Outcome) -> None:
         generation = self._current.generation
@@ -306,12 +317,18 @@ class Server:
         await self._pools.close()
         self._decisions.close()
         self._handshakes.close()
+        if self._keeper is not None:
+            await self._keeper.close()
         log.info("daemon.stopped")
 
 
-def _metrics(current: Current, ledger: Ledger) -> Metrics:
+def _metrics(current: Current, ledger: Ledger, evidence: Evidence, logs: Logs) -> Metrics:
     return Metrics(
-        version=__version__, generation=lambda: current.generation, connections=ledger.per_generation
+        version=__version__,
+        generation=lambda: current.generation,
+        connections=ledger.per_generation,
+        last_used=evidence.last_used,
+        lost_lines=logs.lost,
     )
 
 

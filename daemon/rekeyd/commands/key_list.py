@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rekeyd.telemetry.evidence import Usage
 from rekeyd.trust.key_words import by_id, last_expiry, may
 from rekeyd.trust.keys import Credential
 from rekeyd.trust.moments import written
@@ -28,17 +29,33 @@ HEAD = ("KEY", "MAY", "LAST USED", "IDLE FOR", "EXPIRES", "STATE", "SAFE TO REMO
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """When keys were last used, by id (None: never), and since when somebody watched (None: unknown)."""
+    """When keys were last used, by id (None: never), and since when somebody watched (None: unknown).
+
+    `complete`: of an id that is not among them it is known that it was never used. `busy` are the ids of keys
+    on which something rests that is running now.
+    """
 
     uses: Mapping[str, dt.datetime | None] = field(default_factory=dict)
     since: dt.datetime | None = None
+    complete: bool = False
+    busy: frozenset[str] = frozenset()
 
     @classmethod
     def in_status(cls, status: Mapping[str, Any]) -> "Evidence":
-        """As a running daemon tells it: `last_used` of each of `keys`, and `evidence_since`."""
+        """As a running daemon tells it."""
         keys = [entry for entry in status.get("keys", ()) if "last_used" in entry]
         uses = {str(entry["id"]): _time(entry["last_used"]) for entry in keys}
-        return cls(uses, _time(status.get("evidence_since")))
+        busy = frozenset(str(entry["id"]) for entry in keys if entry.get("in_use"))
+        return cls(uses, _time((status.get("evidence") or {}).get("since")), busy=busy)
+
+    @classmethod
+    def in_usage(cls, usage: Usage) -> "Evidence":
+        """As a daemon left it behind."""
+        uses = {key_id: _of_epoch(use.last_used) for key_id, use in usage.keys.items()}
+        return cls(uses, _of_epoch(usage.since), complete=True)
+
+    def knows_of(self, key_id: str) -> bool:
+        return self.complete or key_id in self.uses
 
 
 NOTHING_KNOWN = Evidence()
@@ -79,9 +96,11 @@ class Key:
 
     def unused_for(self, evidence: Evidence) -> dt.timedelta | None:
         """For how long it is known to be unused; None where nothing is known."""
-        if self.id not in evidence.uses:
+        if not evidence.knows_of(self.id):
             return None
-        last = evidence.uses[self.id]
+        if self.id in evidence.busy:
+            return dt.timedelta()
+        last = evidence.uses.get(self.id)
         if last is not None:
             return self.now - last
         if evidence.since is None or self.begins is None:
@@ -105,11 +124,11 @@ def rows(keys: Iterable[Key], evidence: Evidence) -> Iterator[tuple[str, ...]]:
     """For a person; see `HEAD`."""
     for key in keys:
         last, unused = evidence.uses.get(key.id), key.unused_for(evidence)
-        seen = key.id in evidence.uses
+        seen = evidence.knows_of(key.id)
         yield (
             key.id,
             may(key.secrets[0]),
-            written(last) if last else "never seen" if seen else "unknown",
+            "now" if key.id in evidence.busy else written(last) if last else "never" if seen else "unknown",
             length(unused) if unused is not None else "unknown",
             written(key.expires) if key.expires else "never",
             key.state,

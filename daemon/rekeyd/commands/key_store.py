@@ -19,6 +19,9 @@ from rekeyd.reload.keyring import Keys, keys_of
 from rekeyd.reload.named import KEY_FILE, PEPPER
 from rekeyd.settings import Parsed, parse
 from rekeyd.system.replacing import locked, real, replace_file
+from rekeyd.system.state import folder_named_by
+from rekeyd.telemetry.evidence import LARGEST, NewerUsageError, NotUsageError, Usage, usage_in
+from rekeyd.telemetry.keeping import FILE
 from rekeyd.trust.key_file import is_json
 
 _UNSET = "is not set, so there is no key file to work on"
@@ -31,6 +34,8 @@ class Store:
     parsed: Parsed = field(repr=False)
     path: Path
     socket: Path | None
+    state: Path | None = None
+    """Where a daemon keeps what outlives it."""
 
     @classmethod
     def named_in(cls, config: Path, environ: Mapping[str, str], socket: Path | None) -> "Store":
@@ -44,7 +49,8 @@ class Store:
         if path is None:
             fix = "Name a file, such as `keys.yaml`, in the section `access`; it is made where it is missing"
             raise SettingsError([parsed.problem(KEY_FILE, _UNSET, fix)])
-        return cls(parsed, path, socket or parsed.settings.admin.socket)
+        settings = parsed.settings
+        return cls(parsed, path, socket or settings.admin.socket, folder_named_by(settings.state, environ))
 
     def read(self) -> Keys:
         """All keys, the static ones among them. Raises `SettingsError`."""
@@ -108,6 +114,15 @@ class Store:
             case "refused":
                 return False, [str(line) for line in answer.get("lines", ())]
         return False, [f"{self.socket}: the daemon's answer is not understood, see `rekeyd status`"]
+
+    def usage(self) -> Usage | None:
+        """What a daemon left behind of the use of keys; None where there is nothing to be read."""
+        if self.state is None:
+            return None
+        try:
+            return usage_in(read_file(self.state / FILE, LARGEST).data)
+        except (UnreadableError, NotUsageError, NewerUsageError):
+            return None
 
     def status(self) -> Mapping[str, object]:
         """What a daemon that runs says of itself; nothing where there is none."""

@@ -36,7 +36,6 @@ from rekeyd.commands.key_wish import (
     moment_of,
 )
 from rekeyd.reload.keyring import Keys
-from rekeyd.settings import Settings
 from rekeyd.system.replacing import ReplaceError
 from rekeyd.telemetry.console import safe
 from rekeyd.trust.key_form import ID, SECRET_BYTES, make_key, weakness_of
@@ -167,12 +166,10 @@ def verify(store: Store, now: dt.datetime, given: bytes) -> Told:
 def evidence_for(store: Store) -> Evidence:
     """What is known of the use of keys: from a daemon that runs, else from what one left behind."""
     told = Evidence.in_status(store.status())
-    return told if told.uses else kept_evidence(store.parsed.settings)
-
-
-def kept_evidence(_settings: Settings) -> Evidence:
-    """What the state directory holds. Nothing is kept there yet."""
-    return NOTHING_KNOWN
+    if told.uses:
+        return told
+    kept = store.usage()
+    return NOTHING_KNOWN if kept is None else Evidence.in_usage(kept)
 
 
 # What a key is made of

@@ -19,6 +19,7 @@ from rekeyd.settings.sections import (
     Logging,
     Metrics,
     Service,
+    State,
     Tls,
     Upstream,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "Service",
     "Setting",
     "Settings",
+    "State",
     "Tls",
     "UnfitSettingsError",
     "UnusableError",

@@ -268,6 +268,20 @@ class Admin(Section):
         return "socket" not in self.model_fields_set
 
 
+class State(Section):
+    directory: fields.FolderPath = setting(
+        Path("/var/lib/rekeyd"),
+        "The folder for what outlives a restart: when each key was used. null: nothing is kept. The default "
+        "is systemd's `$STATE_DIRECTORY` where that is set, and off, with a warning, where it can't be "
+        "written.",
+    )
+
+    @property
+    def directory_is_default(self) -> bool:
+        """Nobody asked for this folder, so that doing without it is a warning and not an error."""
+        return "directory" not in self.model_fields_set
+
+
 class Metrics(Section):
     port: fields.OptionalPort = setting(None, "A port for Prometheus: plain HTTP, and open to all.")
 
@@ -282,6 +296,11 @@ class Logging(Section):
     )
     buffer_mb: fields.BufferMegabytes = setting(
         8, "MiB of lines kept in memory while whoever reads the log is slow."
+    )
+    audit: fields.FilePath = setting(
+        None,
+        "A file to which every decision is written as well, one JSON object a line, whatever `level` and "
+        "`decisions` say. It may be rotated away at any time: see etc/logrotate.conf. null: none.",
     )
 
 

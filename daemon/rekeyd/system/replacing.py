@@ -57,15 +57,15 @@ def locked(path: Path, *, wait: float = 10.0) -> Iterator[None]:
         os.close(descriptor)
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` in the place of the file, or into a new one with mode 0640. Raises `ReplaceError`."""
+def replace_file(path: Path, data: bytes, *, mode: int = NEW_FILE_MODE) -> None:
+    """Put `data` in the place of the file, or into a new one with that mode. Raises `ReplaceError`."""
     target = real(path)
     new = target.with_name(f".{target.name}.rekeyd-new")
     try:
         with contextlib.suppress(FileNotFoundError):
             new.unlink()
         try:
-            _write(new, data, like=target)
+            _write(new, data, like=target, mode=mode)
             os.rename(new, target)  # noqa: PTH104 - named after the system call that it is
         except BaseException:
             with contextlib.suppress(OSError):
@@ -103,10 +103,10 @@ def _lock(descriptor: int, folder: Path, wait: float) -> None:
             return
 
 
-def _write(new: Path, data: bytes, *, like: Path) -> None:
+def _write(new: Path, data: bytes, *, like: Path, mode: int) -> None:
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        _resemble(descriptor, like)
+        _resemble(descriptor, like, mode)
         view = memoryview(data)
         while view:
             view = view[os.write(descriptor, view) :]
@@ -115,12 +115,12 @@ def _write(new: Path, data: bytes, *, like: Path) -> None:
         os.close(descriptor)
 
 
-def _resemble(descriptor: int, like: Path) -> None:
+def _resemble(descriptor: int, like: Path, mode: int) -> None:
     """Owner, group, mode and, as far as the file system goes along, extended attributes."""
     try:
         old = like.stat()
     except FileNotFoundError:
-        os.fchmod(descriptor, NEW_FILE_MODE)
+        os.fchmod(descriptor, mode)
         return
     if not stat.S_ISREG(old.st_mode):
         raise ReplaceError(f"{like} is not a regular file")
