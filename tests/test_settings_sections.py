@@ -29,6 +29,9 @@ NEED_A_RESTART = {
     "logging.format",
     "logging.buffer_mb",
     "cluster.p2p.enable_tls",
+    "cluster.p2p.port",
+    "cluster.p2p.host",
+    "cluster.p2p.peers",
 }
 
 

@@ -8,6 +8,7 @@ Must not know: who asks.
 
 import datetime as dt
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ class Condition:
     ledger: Ledger
     pools: Pools
     disk: Disk
+    cluster: Callable[[], dict[str, Any] | None] = lambda: None
 
     async def checks(self) -> dict[str, bool]:
         """Each check of readiness by name, and whether it holds."""
@@ -50,6 +52,7 @@ class Condition:
             checks=await self.checks(),
             generation=self.current.generation,
             connections=self.ledger.per_generation(),
+            cluster=self.cluster(),
             last_reload=None if last is None else last.fields(),
             refused_since=self.reloader.refused_since,
             warnings=[str(warning) for warning in parsed.warnings] if parsed else [],

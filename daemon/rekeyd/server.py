@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from rekeyd import __version__
+from rekeyd.cluster import Cluster
 from rekeyd.condition import Condition
 from rekeyd.errors import RekeydError
 from rekeyd.ledger import Ledger
@@ -46,6 +47,8 @@ from rekeyd.upstream.pools import Pools
 
 log = structlog.get_logger()
 
+TUNNELS_END = 5.0
+"""Seconds in which both sides of a tunnel may say goodbye when the daemon stops."""
 SERVED, NOT_SERVED, SETTINGS_WRONG = 0, 1, 2
 """Exit statuses (README, "Commands")."""
 
@@ -75,7 +78,11 @@ class Server:
         )
         self._expiry = ExpiryWatch(current)
         self._pools = Pools()
-        self._condition = Condition(current, self._reloader, self._ledger, self._pools, disk)
+        self._cluster = Cluster(settings, current=current, ledger=self._ledger, handshakes=self._handshakes)
+        self._metrics.register(self._cluster.metrics)
+        self._condition = Condition(
+            current, self._reloader, self._ledger, self._pools, disk, self._cluster.described
+        )
         self._gateway = self._make_gateway()
         self._tasks: list[asyncio.Task[None]] = []
         self._door: Door
@@ -157,6 +164,8 @@ class Server:
         )
         with contextlib.ExitStack() as undo:
             undo.callback(self._door.close)
+            self._cluster.open()
+            undo.callback(self._cluster.close)
             await self._start_metrics()
             await self._start_admin()
             self._door.open()
@@ -211,7 +220,7 @@ class Server:
             version=__version__,
             pid=os.getpid(),
             listeners=[
-                _listener(self._door.name, self._door.address, tls=self._door.tls),
+                *(_listener(d.name, d.address, tls=d.tls) for d in (self._door, *self._cluster.doors)),
                 *([_listener("metrics", self._scrapes.address, tls=False)] if self._scrapes else []),
             ],
             admin=str(self._admin.path) if self._admin else None,
@@ -264,17 +273,25 @@ class Server:
         return generation
 
     async def _verify(self, serving: Serving) -> str | None:
-        return None if self._stop.is_set() else await _reason_against(serving, self._door)
+        """Through each door that has TLS: the first that shows something else is enough."""
+        for door in (self._door, self._cluster.door):
+            if door is None or self._stop.is_set():
+                continue
+            reason = await _reason_against(serving, door)
+            if reason is not None:
+                return reason
+        return None
 
     # Stop.
 
     async def _drain(self) -> None:
         systemd.stopping("draining")
         self._door.close()
+        self._cluster.close()
         drained = asyncio.create_task(self._finish_connections())
         cut = asyncio.create_task(self._cut.wait())
         await asyncio.wait({drained, cut}, return_when=asyncio.FIRST_COMPLETED)
-        left = drained.result() if drained.done() else await self._gateway.drain(0)
+        left = drained.result() if drained.done() else await self._cut_connections()
         for task in (drained, cut):
             task.cancel()
         if left:
@@ -285,7 +302,12 @@ class Server:
         now, within = asyncio.get_running_loop().time, self._settings.service.drain_timeout
         deadline = now() + within
         cut, _ = await asyncio.gather(self._gateway.drain(within), self._finish_handshakes(within))
-        return cut + await self._gateway.drain(max(0.0, deadline - now()))
+        cut += await self._gateway.drain(max(0.0, deadline - now()))
+        # The service may need its peers for the answers that it had to finish: tunnels end last.
+        return cut + await self._cluster.drain(max(0.0, min(TUNNELS_END, deadline - now())))
+
+    async def _cut_connections(self) -> int:
+        return await self._gateway.drain(0) + await self._cluster.drain(0)
 
     async def _finish_handshakes(self, within: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -23,6 +23,7 @@ SHORT_KEY = 16
 
 _SERVICE_KEYS = ("service.api_key", "service.alt_api_key", "service.read_only_api_key")
 _CREDENTIALS = (*_SERVICE_KEYS, "access.keys_file")
+_P2P_TLS = "cluster.p2p.enable_tls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,11 @@ def _tls_has_both_files(settings: Settings) -> Iterator[Problem]:
     pair = {"tls.cert": tls.cert, "tls.key": tls.key}
     missing = [key for key, path in pair.items() if path is None]
     elsewhere = len(missing) == len(pair) and (tls.certificates or tls.certificate_dir)
-    if settings.service.enable_tls and not elsewhere:
+    if speaks_tls(settings) and not elsewhere:
+        switch = "service.enable_tls" if settings.service.enable_tls else "cluster.p2p.enable_tls"
         for key in missing:
             yield _problem(
-                key,
-                "is not set, and `service.enable_tls` needs it",
-                "Name the file, or set `service.enable_tls: false`",
+                key, f"is not set, and `{switch}` needs it", f"Name the file, or set `{switch}: false`"
             )
     elif len(missing) == 1:
         other = next(key for key in pair if key not in missing)
@@ -96,12 +96,66 @@ def _upstream_is_not_ourselves(settings: Settings) -> Iterator[Problem]:
     upstream, service = settings.upstream.http, settings.service
     if upstream is None or upstream.port != service.http_port or not upstream.host:
         return
-    if upstream.host == service.host or (_is_wildcard(service.host) and is_loopback(upstream.host)):
+    if _is_here(upstream.host, service.host):
         yield _problem(
             "upstream.http",
             "is the address on which rekeyd itself listens",
             "Give the protected service a port of its own, or change `service.http_port`",
         )
+
+
+def _peers_are_known(settings: Settings) -> Iterator[Problem]:
+    p2p = settings.cluster.p2p
+    if not p2p.enable_tls:
+        return
+    if settings.tls.ca_cert is None:
+        yield _problem(
+            "cluster.p2p.enable_tls",
+            "needs `tls.ca_cert`, which is not set: there is nobody to vouch for a peer",
+            "Name the file of the cluster's authority",
+        )
+    if not (p2p.allowed_peers or p2p.peers):
+        yield _problem(
+            "cluster.p2p.allowed_peers",
+            "is empty, and so is `cluster.p2p.peers`: nobody could be a peer",
+            'Name the peers, for example with `["dns:*.cluster.example.org"]`',
+        )
+
+
+def _peers_lead_somewhere(settings: Settings) -> Iterator[Problem]:
+    p2p = settings.cluster.p2p
+    if not p2p.enable_tls:
+        return
+    if p2p.upstream is None:
+        yield _problem(
+            "cluster.p2p.upstream",
+            "is not set, and `cluster.p2p.enable_tls` needs it",
+            "Set it to the cluster port of the service: `host:port` or `unix:/path`",
+        )
+    elif p2p.port and p2p.upstream.port == p2p.port and _is_here(p2p.upstream.host, peer_host(settings)):
+        yield _problem(
+            "cluster.p2p.upstream",
+            "is the address on which rekeyd itself listens for peers",
+            "Give the service's cluster port another number, or change `cluster.p2p.port`",
+        )
+
+
+def _peers_have_ports_of_their_own(settings: Settings) -> Iterator[Problem]:
+    p2p, service = settings.cluster.p2p, settings.service
+    if not p2p.enable_tls:
+        return
+    taken = {service.http_port, service.grpc_port, settings.metrics.port} - {0, None}
+    if p2p.port in taken:
+        yield _problem("cluster.p2p.port", "is a port that rekeyd serves on already", "Choose another one")
+    seen = dict.fromkeys(taken, "another") | {p2p.port: "`cluster.p2p.port`"}
+    for number, each in enumerate(p2p.peers, start=1):
+        if each.listen.port and each.listen.port in seen:
+            yield _problem(
+                "cluster.p2p.peers",
+                f"entry {number} listens on a port that is taken already",
+                "Give each peer a port of its own",
+            )
+        seen[each.listen.port] = ""
 
 
 def _somebody_has_a_key(settings: Settings) -> Iterator[Problem]:
@@ -115,7 +169,7 @@ def _somebody_has_a_key(settings: Settings) -> Iterator[Problem]:
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        ("service.enable_tls", "tls.cert", "tls.key", "tls.certificates", "tls.certificate_dir"),
+        ("service.enable_tls", _P2P_TLS, "tls.cert", "tls.key", "tls.certificates", "tls.certificate_dir"),
         _tls_has_both_files,
     ),
     Rule(
@@ -130,6 +184,22 @@ RULES: tuple[Rule, ...] = (
     Rule(("upstream.http",), _something_is_protected),
     Rule(("upstream.http", "service.host", "service.http_port"), _upstream_is_not_ourselves),
     Rule((*_CREDENTIALS, "service.insecure"), _somebody_has_a_key),
+    Rule((_P2P_TLS, "tls.ca_cert", "cluster.p2p.allowed_peers", "cluster.p2p.peers"), _peers_are_known),
+    Rule(
+        (_P2P_TLS, "cluster.p2p.upstream", "cluster.p2p.port", "cluster.p2p.host", "service.host"),
+        _peers_lead_somewhere,
+    ),
+    Rule(
+        (
+            _P2P_TLS,
+            "cluster.p2p.port",
+            "cluster.p2p.peers",
+            "service.http_port",
+            "service.grpc_port",
+            "metrics.port",
+        ),
+        _peers_have_ports_of_their_own,
+    ),
 )
 
 
@@ -150,7 +220,6 @@ _AWAITED = (
     _Awaited("service.workers", 1, "1"),
     _Awaited("upstream.grpc", None, "null"),
     _Awaited("access.keys_file", None, "null"),
-    _Awaited("cluster.p2p.enable_tls", False, "false"),
 )
 NOT_YET = frozenset(awaited.key for awaited in _AWAITED)
 
@@ -220,11 +289,41 @@ def _trust_without_tls(settings: Settings) -> Iterator[Problem]:
 
 
 def _revocation_without_clients(settings: Settings) -> Iterator[Problem]:
-    if settings.tls.crl and settings.service.verify_https_client_certificate is False:
+    asked = settings.service.verify_https_client_certificate or settings.cluster.p2p.enable_tls
+    if settings.tls.crl and not asked:
         yield _problem(
             "tls.crl",
             "has no effect: clients are not asked for certificates",
             "Set `service.verify_https_client_certificate`, or remove it",
+        )
+
+
+def _peers_without_tls(settings: Settings) -> Iterator[Problem]:
+    p2p = settings.cluster.p2p
+    for key in ("upstream", "peers", "allowed_peers"):
+        if getattr(p2p, key) and not p2p.enable_tls:
+            yield _problem(
+                f"cluster.p2p.{key}",
+                "has no effect without `cluster.p2p.enable_tls`: nothing listens there",
+                "Set `cluster.p2p.enable_tls: true`, or remove it",
+            )
+
+
+def _the_cluster_in_the_open(settings: Settings) -> Iterator[Problem]:
+    p2p = settings.cluster.p2p
+    if not p2p.enable_tls:
+        return
+    if p2p.upstream is not None and p2p.upstream.host and not is_loopback(p2p.upstream.host):
+        yield _problem(
+            "cluster.p2p.upstream",
+            "is not on this machine, so what peers say crosses the network in the clear",
+            "Put rekeyd beside the service, or see that nobody else is on that network",
+        )
+    if any(not is_loopback(each.listen.host) for each in p2p.peers):
+        yield _problem(
+            "cluster.p2p.peers",
+            "has a `listen` beyond this machine: whoever reaches it speaks to the peer in this node's name",
+            "Listen on 127.0.0.1, or see that nobody else is on that network",
         )
 
 
@@ -235,11 +334,30 @@ WARNINGS: tuple[Rule, ...] = (
     Rule(_SERVICE_KEYS, _shared_keys),
     Rule(("service.grpc_port", "upstream.grpc"), _grpc_port_without_upstream),
     Rule(("upstream.ca_cert", "upstream.http"), _trust_without_tls),
-    Rule(("tls.crl", "service.verify_https_client_certificate"), _revocation_without_clients),
+    Rule(("tls.crl", "service.verify_https_client_certificate", _P2P_TLS), _revocation_without_clients),
+    Rule(
+        (_P2P_TLS, "cluster.p2p.upstream", "cluster.p2p.peers", "cluster.p2p.allowed_peers"),
+        _peers_without_tls,
+    ),
+    Rule((_P2P_TLS, "cluster.p2p.upstream", "cluster.p2p.peers"), _the_cluster_in_the_open),
 )
 
 
 # --- what the rules ask
+
+
+def speaks_tls(settings: Settings) -> bool:
+    """Whether any listener needs a certificate."""
+    return settings.service.enable_tls or settings.cluster.p2p.enable_tls
+
+
+def peer_host(settings: Settings) -> str:
+    """Where peers are listened for."""
+    return settings.cluster.p2p.host or settings.service.host
+
+
+def _is_here(host: str, listened_on: str) -> bool:
+    return host == listened_on or (_is_wildcard(listened_on) and is_loopback(host))
 
 
 def has_credential(settings: Settings) -> bool:

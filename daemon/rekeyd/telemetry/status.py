@@ -27,7 +27,7 @@ class State:
 
     `checks` are those of readiness; `connections` are open ones by the number of the generation under which
     they were accepted; `last_reload` is `Outcome.fields()`; `refused_since` is in seconds of the epoch, and
-    None where what is on disk is not refused.
+    None where what is on disk is not refused; `cluster` says how tunnels to peers are, where there are any.
     """
 
     version: str
@@ -39,6 +39,7 @@ class State:
     last_reload: Mapping[str, Any] | None = None
     refused_since: float | None = None
     warnings: Sequence[str] = ()
+    cluster: Mapping[str, Any] | None = None
 
 
 def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
@@ -57,6 +58,7 @@ def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
         "connections": sum(state.connections.values()),
         "connections_by_generation": {str(number): n for number, n in sorted(state.connections.items())},
         "last_reload": None if state.last_reload is None else dict(state.last_reload),
+        "cluster": state.cluster,
         "refused_since": _iso(state.refused_since),
         "warnings": list(state.warnings),
     }
@@ -108,6 +110,7 @@ def _said(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, good in status.get("checks", {}).items():
         about = f" ({upstream['address']})" if name == "upstream" and upstream.get("address") else ""
         yield name, ("ok" if good else "FAILS") + about
+    yield from _cluster_said(status.get("cluster"))
     yield from _reload_said(status)
     for warning in status.get("warnings", ()):
         yield "warning", str(warning)
@@ -136,6 +139,19 @@ def _connections_said(status: Mapping[str, Any]) -> str:
     by_generation = status.get("connections_by_generation", {})
     said = [f"{count} of generation {number}" for number, count in by_generation.items()]
     return f"{status.get('connections')}" + (f": {', '.join(said)}" if said else "")
+
+
+def _cluster_said(cluster: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if not cluster:
+        return
+    inbound = cluster["inbound"]
+    ways = [
+        (f"in to {inbound['upstream']}", inbound),
+        *((f"to {each['peer']}", each) for each in cluster["peers"]),
+    ]
+    for number, (name, way) in enumerate(ways):
+        failing = f", {way['failures']} attempts failed: {way['problem']}" if way["failures"] else ""
+        yield "" if number else "peers", f"{name}: {way['tunnels']} open, {way['state']}{failing}"
 
 
 def _reload_said(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
