@@ -144,18 +144,29 @@ def _peers_have_ports_of_their_own(settings: Settings) -> Iterator[Problem]:
     p2p, service = settings.cluster.p2p, settings.service
     if not p2p.enable_tls:
         return
-    taken = {service.http_port, service.grpc_port, settings.metrics.port} - {0, None}
-    if p2p.port in taken:
+    taken = [(service.host, service.http_port), (service.host, service.grpc_port)]
+    taken.append(("127.0.0.1", settings.metrics.port))
+    own = (peer_host(settings), p2p.port)
+    if _is_taken(own, taken):
         yield _problem("cluster.p2p.port", "is a port that rekeyd serves on already", "Choose another one")
-    seen = dict.fromkeys(taken, "another") | {p2p.port: "`cluster.p2p.port`"}
+    taken.append(own)
     for number, each in enumerate(p2p.peers, start=1):
-        if each.listen.port and each.listen.port in seen:
+        at = (each.listen.host, each.listen.port)
+        if _is_taken(at, taken):
             yield _problem(
                 "cluster.p2p.peers",
                 f"entry {number} listens on a port that is taken already",
                 "Give each peer a port of its own",
             )
-        seen[each.listen.port] = ""
+        taken.append(at)
+
+
+def _is_taken(at: tuple[str, int], taken: list[tuple[str, int | None]]) -> bool:
+    """Port 0 is any free one; a wildcard takes a port on every address."""
+    host, port = at
+    return port != 0 and any(
+        port == other and (host == its or _is_wildcard(host) or _is_wildcard(its)) for its, other in taken
+    )
 
 
 def _somebody_has_a_key(settings: Settings) -> Iterator[Problem]:
@@ -194,6 +205,8 @@ RULES: tuple[Rule, ...] = (
             _P2P_TLS,
             "cluster.p2p.port",
             "cluster.p2p.peers",
+            "cluster.p2p.host",
+            "service.host",
             "service.http_port",
             "service.grpc_port",
             "metrics.port",

@@ -12,11 +12,13 @@ What was shown is not verified: it is for the log and for nothing else. Must not
 import ssl
 from typing import Any
 
+from rekeyd.system.error_queue import TidyObject
+
 _READ, _HANDSHAKE, _CERTIFICATE = "read", 22, 11
 _DEAF = {True: ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), False: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
 
 
-class ShownObject(ssl.SSLObject):
+class ShownObject(TidyObject):
     """A connection that knows what was `shown` on it (DER); None where nothing was, yet."""
 
     shown: bytes | None = None

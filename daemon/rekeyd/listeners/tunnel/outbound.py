@@ -103,7 +103,7 @@ class _OutboundTunnel(Tunnel):
 
     def silent(self, error: Exception | None) -> None:
         self._forget_proof()
-        failure = failure_of(error) if isinstance(error, OSError) else Failure("closed", "it closed")
+        failure = failure_of(error) if error is not None else Failure("closed", "it closed")
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             failure = Failure(
                 "refused", f"it does not take us: {(error.reason or 'no reason given').lower()}"

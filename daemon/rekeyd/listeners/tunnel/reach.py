@@ -153,7 +153,7 @@ def pause_after(failures: int, share: float) -> float:
     return min(LONGEST, SHORTEST * 2.0 ** min(failures - 1, 16)) * share
 
 
-def failure_of(error: OSError | StrangerError) -> Failure:
+def failure_of(error: Exception) -> Failure:
     """Why, in words for the log."""
     shown: bytes | None = None
     cause: Exception = error

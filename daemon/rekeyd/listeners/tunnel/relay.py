@@ -131,7 +131,10 @@ class End(asyncio.BufferedProtocol, asyncio.Protocol):
     def finish(self) -> None:
         """Nothing more comes from the other."""
         if self.transport is not None and not self.transport.is_closing():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # it was reset, and that is about to be told
+                self.reset()
 
     def pause(self) -> None:
         if self.transport is not None and not (self._paused or self.ended or self.transport.is_closing()):

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from rekeyd.ledger import Admission, Entry
-from rekeyd.listeners.tunnel.reach import Reach, UnreachableError
+from rekeyd.listeners.tunnel.reach import Reach, UnreachableError, failure_of
 from rekeyd.listeners.tunnel.relay import End, Idleness
 from rekeyd.listeners.tunnel.tunnels import Tunnels
 from rekeyd.system.peers import address_of
@@ -54,6 +54,7 @@ class Tunnel(abc.ABC):
         self.entry: Entry | None = None
         self.why: str | None = None
         """Why it ends, once that is settled."""
+        self._problem: str | None = None
         self.address = ""
         """Of who came in, without the port."""
         self._left = left
@@ -152,6 +153,8 @@ class Tunnel(abc.ABC):
             return  # an attempt that came to nothing
         if end is self.far and self.why is None and not (end.taken or end.ended):
             self.silent(error)
+        if self.why is None and error is not None:
+            self._problem = failure_of(error).problem
         self._ends(BROKEN if end.other is not None else LEFT)
         other = self.far if end is self.near else self.near
         if self._connecting is not None:
@@ -204,6 +207,7 @@ class Tunnel(abc.ABC):
                 "tunnel.closed",
                 **self._fields(),
                 reason=self.why,
+                **({"problem": self._problem} if self._problem else {}),
                 duration=duration,
                 bytes_to_peer=self.carried.to_peer,
                 bytes_from_peer=self.carried.from_peer,
@@ -219,7 +223,9 @@ class Tunnel(abc.ABC):
         return Carried(self.direction, self.label, 1, *taken)
 
     def _fields(self) -> dict[str, Any]:
-        fields: dict[str, Any] = {"direction": self.direction, "peer": self.label, "client": self.address}
+        fields: dict[str, Any] = {"direction": self.direction, "client": self.address}
+        if self.label:
+            fields["peer"] = self.label
         if self.peer_certificate is not None:
             fields["peer_certificate"] = name_of(self.peer_certificate)
         if self.entry is not None:
