@@ -310,3 +310,31 @@ async def test_five_thousand_connections_are_judged_without_a_stall_where_nothin
     ledger.rotated(generation(2, anchors=CA.pem + OTHER.pem))
     assert time.monotonic() - began < 0.1
     assert not any(entry.timers for entry in ledger._open)
+
+
+async def test_a_tunnel_is_cut_where_others_are_retired() -> None:
+    """Nobody knows when its answer is finished; and not all are to end in the same moment."""
+    ledger, guest = Ledger(), Guest()
+    first = generation(1)
+    ledger.rotated(first)
+    ledger.enter(guest, first, opaque=True)
+    ledger.rotated(generation(2, after_rotation="drain", drain=0.2))
+    async with asyncio.timeout(2):
+        await guest.over.wait()
+    assert (guest.retired, guest.cuts[0][0]) == ([], "rotation")
+
+
+async def test_each_is_judged_anew_by_what_let_it_in() -> None:
+    ledger, guest = Ledger(), Guest()
+    first = generation(1)
+    ledger.rotated(first)
+    asked: list[tuple[int, bytes | None, int | None]] = []
+
+    def admission(current: Generation, der: bytes | None, before: Generation | None = None) -> str | None:
+        asked.append((current.number, der, before.number if before else None))
+        return None
+
+    ledger.enter(guest, first, CLIENT, admission=admission)
+    ledger.rotated(generation(2, anchors=OTHER.pem))
+    assert asked == [(2, CLIENT, 1)]
+    assert guest.cuts == []

@@ -86,6 +86,7 @@ def test_a_status_has_everything_that_is_served(generation: Generation) -> None:
         "upstream": {"address": "http://127.0.0.1:16333", "reachable": True},
         "connections": 12,
         "connections_by_generation": {"6": 2, "7": 10},
+        "cluster": None,
         "last_reload": None,
         "refused_since": None,
         "warnings": [],
@@ -174,3 +175,18 @@ def test_a_name_in_a_certificate_can_not_steer_the_terminal(generation: Generati
     state = state_of(replace(generation, certificates=(replace(material, chain=(odd,)),)))
     assert "\x1b" not in said(state)
     assert not any(line.startswith("warning") for line in said(state).splitlines())
+
+
+def test_how_peers_are_is_said_where_there_are_any(generation: Generation) -> None:
+    well = {"tunnels": 3, "state": "reached", "failures": 0, "problem": None}
+    ill = {"tunnels": 0, "state": "failing", "failures": 7, "problem": "Connection refused"}
+    cluster = {
+        "inbound": {"upstream": "127.0.0.1:16335", **well},
+        "peers": [{"peer": "node-2:6335", **well}, {"peer": "node-3:6335", **ill}],
+    }
+    state = state_of(generation, cluster=cluster)
+    assert status_of(state, NOW)["cluster"] == cluster
+    lines = said(state).splitlines()
+    assert "peers         in to 127.0.0.1:16335: 3 open, reached" in lines
+    assert "              to node-2:6335: 3 open, reached" in lines
+    assert "              to node-3:6335: 0 open, failing, 7 attempts failed: Connection refused" in lines

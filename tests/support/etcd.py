@@ -164,13 +164,20 @@ class EtcdCluster:
         return {(each.get("leader", "0"), each["raftTerm"]) for each in told}
 
     async def elected(self) -> None:
-        async with asyncio.timeout(40):
-            while True:
-                with contextlib.suppress(aiohttp.ClientError, AssertionError):
-                    reigns = await self.reigns()
-                    if len(reigns) == 1 and all(leader != "0" for leader, _ in reigns):
-                        return
-                await asyncio.sleep(0.1)
+        try:
+            async with asyncio.timeout(40):
+                while not await self._has_a_leader():
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            said = (path.read_text()[-2000:] for path in (node.folder / "etcd.log" for node in self.nodes))
+            raise AssertionError("no leader was elected:\n" + "\n".join(said)) from None
+
+    async def _has_a_leader(self) -> bool:
+        try:
+            reigns = await self.reigns()
+        except (aiohttp.ClientError, AssertionError):
+            return False
+        return len(reigns) == 1 and all(leader != "0" for leader, _ in reigns)
 
     async def rotate(self, change: Callable[[Node], None]) -> None:
         """Change each node in turn, as an operator does, and see it served."""

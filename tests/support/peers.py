@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -39,9 +40,14 @@ Event = dict[str, Any]
 
 
 def free_port() -> int:
-    """One that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+    """One that was free a moment ago, and that no outgoing connection gets meanwhile (ip(7), local port range).
+
+    For what must be known before anybody listens there; else bind port 0.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Service:

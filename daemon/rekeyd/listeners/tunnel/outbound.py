@@ -105,9 +105,7 @@ class _OutboundTunnel(Tunnel):
         self._forget_proof()
         failure = failure_of(error) if error is not None else Failure("closed", "it closed")
         if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
-            failure = Failure(
-                "refused", f"it does not take us: {(error.reason or 'no reason given').lower()}"
-            )
+            failure = Failure("refused", f"it does not take us: {failure.problem}")
         self.reach.failing(failure)
 
     def _forget_proof(self) -> None:

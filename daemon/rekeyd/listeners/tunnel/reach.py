@@ -167,7 +167,8 @@ def failure_of(error: Exception) -> Failure:
                 "certificate", f"its certificate is refused: {cause.verify_message}", name_of(shown)
             )
         case ssl.SSLError():
-            return Failure("tls", f"no TLS: {(cause.reason or str(cause)).lower()}", name_of(shown))
+            reason = getattr(cause, "reason", None) or cause.strerror or str(cause)  # ours have none
+            return Failure("tls", f"no TLS: {reason.lower()}", name_of(shown))
         case TimeoutError():
             return Failure("timeout", "no answer in time")
         case _:
