@@ -166,7 +166,7 @@ class EtcdCluster:
     async def elected(self) -> None:
         try:
             async with asyncio.timeout(40):
-                while not await self._has_a_leader():
+                while not await self._has_a_leader():  # noqa: ASYNC110 - it can only be asked
                     await asyncio.sleep(0.1)
         except TimeoutError:
             said = (path.read_text()[-2000:] for path in (node.folder / "etcd.log" for node in self.nodes))

@@ -40,7 +40,7 @@ Event = dict[str, Any]
 
 
 def free_port() -> int:
-    """One that was free a moment ago, and that no outgoing connection gets meanwhile (ip(7), local port range).
+    """One that was free a moment ago, and that no outgoing connection gets meanwhile (ip(7), local ports).
 
     For what must be known before anybody listens there; else bind port 0.
     """
