@@ -1,9 +1,9 @@
 """What a MiB through a tunnel costs beside nginx's `stream`: `python tests/bench/tunnel.py [MiB] [rounds]`.
 
 Two processes of each kind stand between a sender and a receiver: one takes plaintext and wraps it in mutual
-TLS 1.3, the other unwraps it. They take turns, so that the moods of the machine hit all alike. CPU is what the
-kernel counts for all their processes, user and system; nothing of the sender and the receiver is in it. Needs
-nginx with its stream module (Debian: nginx-light, libnginx-mod-stream). Nothing is asserted.
+TLS 1.3, the other unwraps it. They take turns, so that the moods of the machine hit all alike. CPU is what
+the kernel counts for all their processes, user and system; nothing of the sender and the receiver is in it.
+Needs nginx with its stream module (Debian: nginx-light, libnginx-mod-stream). Nothing is asserted.
 """
 
 # ruff: noqa: T201 - what it prints is what it is for
