@@ -102,7 +102,9 @@ async def test_of_those_that_are_verified_only_the_allowed_ones_get_in(
         else:
             await refused(two, link)
             line = await two.line(FAILED)
-            assert line["reason"] == "its certificate is not among cluster.p2p.allowed_peers"
+            why = "its certificate is not among cluster.p2p.allowed_peers"
+            assert line["reason"] == f"client_certificate: {why}"
+            assert two.metric("rekeyd_tunnels_ended_total", direction="in", reason="refused") == 1
             assert line["peer"] == "uri:spiffe://cluster/node/one"
             assert two.metric("rekeyd_handshakes_total", listener="p2p") == 0
 

@@ -62,6 +62,26 @@ def test_where_we_connect_to_one_is_expected() -> None:
     assert peer_objection(node("dns:one.test"), TWO.der, expected=two) is not None
 
 
+@pytest.mark.parametrize(
+    ("pattern", "shown", "is_it"),
+    [
+        ("dns:two.cluster.test", "*.cluster.test", True),
+        ("dns:*.cluster.test", "*.cluster.test", True),
+        ("dns:two.cluster.test", "*.CLUSTER.test", True),
+        ("dns:two.other.test", "*.cluster.test", False),
+        ("dns:a.two.cluster.test", "*.cluster.test", False),
+        ("dns:cluster.test", "*.cluster.test", False),
+        ("dns:*.test", "*.cluster.test", False),
+        ("cn:two.cluster.test", "*.cluster.test", False),
+    ],
+)
+def test_nodes_may_share_a_wildcard_certificate(pattern: str, shown: str, is_it: bool) -> None:
+    der = CA.issue(shown, common_name="shared", peer=True).der
+    expected = parse_client_pattern(pattern)
+    assert (peer_objection(node(pattern), der) is None) == is_it
+    assert (peer_objection(node("cn:shared"), der, expected=expected) is None) == is_it
+
+
 def test_an_authority_that_is_gone_takes_its_peers_along() -> None:
     before = node("dns:*.test", believed=CA.pem + OTHER.pem)
     assert peer_objection(node("dns:*.test", number=2), TWO.der, before) is None

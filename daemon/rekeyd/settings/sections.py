@@ -87,7 +87,7 @@ class Tls(Section):
     )
     ca_cert: fields.FilePath = setting(
         None,
-        "The authorities that vouch for client certificates, in PEM.",
+        "The authorities that vouch for client certificates, and for those of peers, in PEM.",
         reloadable=True,
         qdrant=True,
     )

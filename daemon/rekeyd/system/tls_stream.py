@@ -161,7 +161,8 @@ class TlsConnection(asyncio.BufferedProtocol):
         if not (self.raw.is_closing() or self.session.finished):
             self.session.finish()
             self._flush()
-            self.raw.write_eof()
+            with contextlib.suppress(OSError):  # it was reset, and that is about to be told
+                self.raw.write_eof()
 
     def close(self) -> None:
         """Send what is left, say that it was all, and hear nothing more."""

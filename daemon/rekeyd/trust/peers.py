@@ -4,7 +4,7 @@ The rules. A certificate gets here only after OpenSSL verified it under `tls.ca_
 whichever side showed it. It must be one of `cluster.p2p.allowed_peers`, or, where that is empty, one of those
 that are expected behind `cluster.p2p.peers`: an authority that also vouches for clients makes no peers of
 them. Whoever is connected to must besides be the one that is expected there. How names match is said in
-`clients.py`. Must not know: connections.
+`clients.py`; between nodes a wildcard certificate is good as well. Must not know: connections.
 """
 
 from rekeyd.settings import ClientPattern, Settings
@@ -41,13 +41,27 @@ def peer_objection(
     allowed = allowed_peers(generation.settings)
     if is_revoked(identity, generation.revocations):
         return "its certificate is revoked"
-    if expected is not None and not is_allowed(identity, (expected,)):
+    if expected is not None and not _is_one_of(identity, (expected,)):
         return f"it is not {expected}"
-    if not allowed or not is_allowed(identity, allowed):
+    if not _is_one_of(identity, allowed):
         return "its certificate is not among cluster.p2p.allowed_peers"
     if before is not None and loses_its_authority(certificate, before, generation):
         return "the authority of its certificate is not believed any more"
     return None
+
+
+def _is_one_of(identity: ClientIdentity, patterns: tuple[ClientPattern, ...]) -> bool:
+    """An empty list is nobody here."""
+    named = any(_covers(name, p.value) for p in patterns if p.kind == "dns" for name in identity.dns)
+    return bool(patterns) and (named or is_allowed(identity, patterns))
+
+
+def _covers(name: str, wanted: str) -> bool:
+    """Nodes may share a certificate for `*.NAME`: it is good for each name in there (RFC 9525, 6.3), and a
+    pattern of these very words means it."""
+    name = name.lower()
+    _, _, parent = wanted.partition(".")
+    return name.startswith("*.") and (name == wanted or name.removeprefix("*.") == parent)
 
 
 def name_of(der: bytes | None) -> str | None:
@@ -56,7 +70,7 @@ def name_of(der: bytes | None) -> str | None:
         return None
     try:
         return str(ClientIdentity.of_der(der))[:_LONGEST_NAME]
-    except MaterialError:
+    except Exception:  # noqa: BLE001 - whatever a stranger shows, this is only for the log
         return None
 
 

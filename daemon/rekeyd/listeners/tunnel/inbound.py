@@ -63,7 +63,11 @@ class _InboundTunnel(Tunnel):
         why = peer_objection(self._generation, certificate)
         if why is not None:
             self._inbound.handshakes.failed(
-                LISTENER, self.address, why, self._generation.number, name_of(certificate)
+                LISTENER,
+                self.address,
+                f"client_certificate: {why}",
+                self._generation.number,
+                name_of(certificate),
             )
             return False
         self.enter(self._generation, certificate, peer_objection)

@@ -86,7 +86,7 @@ class _OutboundTunnel(Tunnel):
         if self._objection is not None:
             raise StrangerError(self._objection, self.peer_certificate)
         self.enter(serving.generation, self.peer_certificate, self._outbound.admission)
-        self._proof = asyncio.get_running_loop().call_later(PROVED_AFTER, self.reach.proved)
+        self._proof = asyncio.get_running_loop().call_later(PROVED_AFTER, self._stays)
         return far
 
     def met(self, end: End) -> None:
@@ -96,6 +96,10 @@ class _OutboundTunnel(Tunnel):
             self._objection = self._outbound.admission(self._serving.generation, end.certificate, None)
         if self._serving is None or self._objection is not None:
             end.reset()
+
+    def _stays(self) -> None:
+        if self.far is not None and not self.far.lost and self.why is None:
+            self.reach.proved()
 
     def heard_from_afar(self) -> None:
         self._forget_proof()

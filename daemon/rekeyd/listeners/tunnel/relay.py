@@ -50,6 +50,8 @@ class End(asyncio.BufferedProtocol, asyncio.Protocol):
         self.ended = False
         """It has said all."""
         self.lost = False
+        self.error: Exception | None = None
+        """Why it was lost, unless it was an orderly end."""
         self.deaf = False
         """Whether what it says is thrown away."""
         self._held = bytearray()
@@ -62,6 +64,10 @@ class End(asyncio.BufferedProtocol, asyncio.Protocol):
         tls = self.transport.get_extra_info("ssl_object") if self.transport is not None else None
         found: bytes | None = tls.getpeercert(binary_form=True) if tls is not None else None
         return found
+
+    @property
+    def has_spoken(self) -> bool:
+        return bool(self.taken) or self.ended
 
     # What the transport calls.
 
@@ -100,7 +106,7 @@ class End(asyncio.BufferedProtocol, asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
+        self.lost, self.error = True, exc
         self._side.lost(self, exc)
 
     def pause_writing(self) -> None:

@@ -25,15 +25,9 @@ from rekeyd.telemetry.tunnels import Carried
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.peers import name_of
 
-CLOSED, BROKEN, IDLE, UNREACHABLE, LEFT, STOPPED = (
-    "closed",
-    "broken_off",
-    "idle",
-    "unreachable",
-    "left",
-    "stopped",
-)
-"""Why a tunnel ended; other reasons are the ledger's words."""
+CLOSED, BROKEN, IDLE, STOPPED = "closed", "broken_off", "idle", "stopped"
+REFUSED, UNREACHABLE, LEFT = "refused", "unreachable", "left"
+"""Why a tunnel ended, or came to nothing; other reasons are the ledger's words."""
 
 log = structlog.get_logger()
 
@@ -132,7 +126,7 @@ class Tunnel(abc.ABC):
             self._connecting = loop.create_task(self._reach())
         else:
             end.turned_away = True
-            end.reset()
+            self.cut(REFUSED)
 
     def heard(self, end: End) -> None:
         self._idleness.heard()
@@ -150,8 +144,8 @@ class Tunnel(abc.ABC):
 
     def lost(self, end: End, error: Exception | None) -> None:
         if end is not self.near and end is not self.far:
-            return  # an attempt that came to nothing
-        if end is self.far and self.why is None and not (end.taken or end.ended):
+            return  # an attempt that came to nothing, or one that is looked at in `_reach`
+        if end is self.far and self.why is None and not end.has_spoken:
             self.silent(error)
         if self.why is None and error is not None:
             self._problem = failure_of(error).problem
@@ -181,7 +175,9 @@ class Tunnel(abc.ABC):
             self.cut(UNREACHABLE)
             return
         if self.far.lost or self.near.lost or self.why is not None:
-            self.cut(self.why or LEFT)
+            if self.far.lost and not self.far.has_spoken:
+                self.silent(self.far.error)
+            self.cut(self.why or BROKEN)
             return
         log.info("tunnel.opened", **self._fields())
         self._idleness.begin()
