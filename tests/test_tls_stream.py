@@ -86,6 +86,15 @@ def test_each_direction_ends_with_a_word_of_its_own(contexts: Contexts, by: int)
     assert one.ended
 
 
+def test_what_comes_after_the_end_is_thrown_away(contexts: Contexts) -> None:
+    one, two = pair(contexts)
+    one.finish()
+    assert heard(two, one.pending()) == b""
+    for _ in range(100):
+        assert two.receive(b"\x17\x03\x03\x40\x00" + bytes(16384)) == []
+    assert two._incoming.pending == 0
+
+
 def test_both_may_end_at_once(contexts: Contexts) -> None:
     one, two = pair(contexts)
     for session in (one, two):

@@ -88,6 +88,22 @@ async def test_what_breaks_off_on_one_side_breaks_off_on_the_other(tmp_path: Pat
         assert line["reason"] == "broken_off"
 
 
+async def test_what_was_said_before_a_break_is_delivered(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (one, two):
+        near = await one.dial()
+        far = await two.service.link()
+        far.transport.pause_reading()
+        near.send(b"x" * 150_000)
+        carried = two.cluster._tunnels.carried
+        await eventually(lambda: next(iter(carried())).from_peer == 150_000, what="all of it")
+        near.reset()
+        await one.line("tunnel.closed", direction="out", reason="broken_off")
+        far.transport.resume_reading()
+        await far.closed()
+        assert len(far.received) == 150_000
+        assert isinstance(far.error, ConnectionResetError)
+
+
 async def test_who_does_not_read_holds_up_who_writes_and_little_waits(tmp_path: Path) -> None:
     """64 MiB are offered to a service that reads nothing; what isn't in kernel buffers must not be here."""
     async with cluster(tmp_path) as (one, two):

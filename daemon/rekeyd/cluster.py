@@ -77,7 +77,8 @@ class Cluster:
             door.close()
 
     async def drain(self, within: float) -> int:
-        """End all tunnels, and how many had to be cut; handshakes that are under way come to nothing."""
+        """Take no more connections, end all tunnels; how many were cut with something yet to deliver."""
+        self.close()
         cut, _ = await asyncio.gather(self._tunnels.drain(within), self._finish_handshakes(within))
         return cut + await self._tunnels.drain(0)
 

@@ -48,7 +48,7 @@ from rekeyd.upstream.pools import Pools
 log = structlog.get_logger()
 
 TUNNELS_END = 5.0
-"""Seconds in which both sides of a tunnel may say goodbye when the daemon stops."""
+"""Seconds in which tunnels deliver what they hold when the daemon stops."""
 SERVED, NOT_SERVED, SETTINGS_WRONG = 0, 1, 2
 """Exit statuses (README, "Commands")."""
 
@@ -287,7 +287,6 @@ class Server:
     async def _drain(self) -> None:
         systemd.stopping("draining")
         self._door.close()
-        self._cluster.close()
         drained = asyncio.create_task(self._finish_connections())
         cut = asyncio.create_task(self._cut.wait())
         await asyncio.wait({drained, cut}, return_when=asyncio.FIRST_COMPLETED)

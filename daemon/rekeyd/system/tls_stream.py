@@ -25,6 +25,8 @@ from rekeyd.system.shown import ShownObject
 CHUNK = 128 * 1024
 """Bytes that are received, decrypted and passed on at once."""
 _RECORD = 16 * 1024  # what one record holds (RFC 8446, 5.1)
+NEXT_ADDRESS = 0.25
+"""Seconds after which the next address of a name is tried, beside one that does not answer (RFC 8305, 5)."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 received = memoryview(bytearray(CHUNK))
 """Where every connection of this thread receives: it is used up before the next one does."""
@@ -68,11 +70,16 @@ class Session:
             self.tls.forget()
 
     def receive(self, data: bytes | memoryview) -> list[bytes]:
-        """What the other end said, decrypted. Raises `ssl.SSLError`, also for its alerts."""
+        """What the other end said, decrypted; nothing more once it has ended (RFC 8446, 6.1).
+
+        Raises `ssl.SSLError`, also for its alerts.
+        """
+        if self.ended:
+            return []
         self._incoming.write(data)
         if not self.established:
             self.start()
-        return self._decrypted() if self.established and not self.ended else []
+        return self._decrypted() if self.established else []
 
     def _decrypted(self) -> list[bytes]:
         pieces = []
@@ -300,7 +307,8 @@ async def connect(
     loop = asyncio.get_running_loop()
     session = Session(context, server_side=False, server_hostname=server_name)
     connection = TlsConnection(session, factory)
-    return await _established(connection, loop.create_connection(lambda: connection, host, port), within)
+    opening = loop.create_connection(lambda: connection, host, port, happy_eyeballs_delay=NEXT_ADDRESS)
+    return await _established(connection, opening, within)
 
 
 async def _established(

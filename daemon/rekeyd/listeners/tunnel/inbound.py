@@ -13,6 +13,7 @@ from rekeyd.listeners.tunnel.tunnel import Tunnel
 from rekeyd.listeners.tunnel.tunnels import Tunnels
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import P2p
+from rekeyd.system.tls_stream import NEXT_ADDRESS
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.telemetry.tunnels import Way
 from rekeyd.trust.generation import Generation
@@ -90,6 +91,8 @@ class _InboundTunnel(Tunnel):
         if upstream.path:
             await loop.create_unix_connection(lambda: far, upstream.path)
         else:
-            await loop.create_connection(lambda: far, upstream.host, upstream.port)
+            await loop.create_connection(
+                lambda: far, upstream.host, upstream.port, happy_eyeballs_delay=NEXT_ADDRESS
+            )
         self.reach.proved()
         return far

@@ -2,15 +2,17 @@
 
 The rules: what one end can't take stops the reading of the other, so that a tunnel holds `HIGH_WATER` and
 one piece in each direction and no more. An end of one direction is passed on as such, and the other direction
-goes on. Whatever is no such end (a reset, a cut, a stream that breaks off) resets the other side too: nobody
-may take half of something for the whole. A tunnel without a byte for long ends so as well, and one whose peer
-is gone without a word is found by TCP keepalive.
+goes on. Whatever is no such end (a reset, a cut, a stream that breaks off) resets the other side too, after
+what was said until then: nobody may take half of something for the whole. A tunnel without a byte for long
+ends so as well, and one whose peer is gone without a word is found by TCP keepalive.
 
 Must not know: TLS, who is at an end, or how an end is reached.
 """
 
 import asyncio
+import fcntl
 import socket
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -52,8 +54,6 @@ class End(asyncio.BufferedProtocol, asyncio.Protocol):
         self.lost = False
         self.error: Exception | None = None
         """Why it was lost, unless it was an orderly end."""
-        self.deaf = False
-        """Whether what it says is thrown away."""
         self._held = bytearray()
         self._paused = False
         self._secure = False
@@ -86,8 +86,6 @@ class End(asyncio.BufferedProtocol, asyncio.Protocol):
 
     def data_received(self, data: bytes | memoryview) -> None:
         """`data` may be used again after this returns."""
-        if self.deaf:
-            return
         self.taken += len(data)
         self._side.heard(self)
         if self.other is not None:
@@ -153,12 +151,15 @@ class End(asyncio.BufferedProtocol, asyncio.Protocol):
             if not (self.ended or self.transport.is_closing()):
                 self.transport.resume_reading()
 
-    def take_leave(self) -> None:
-        """Send what is left and say that this was all; hear it out, for what lies unread in the kernel would
-        turn the end into a reset (RFC 2525, 2.17)."""
-        self.deaf = True
-        self.resume()
-        self.finish()
+    @property
+    def has_unsent(self) -> bool:
+        """Whether what was given to it has yet to arrive, as far as the kernel knows (tcp(7), SIOCOUTQ)."""
+        if self.transport is None or self.transport.is_closing():
+            return False
+        sock = self.transport.get_extra_info("socket")
+        below = bytearray(4)
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, below)
+        return bool(self.transport.get_write_buffer_size() or any(below))
 
     def close(self) -> None:
         """Send what is left, and end."""

@@ -29,6 +29,8 @@ CLOSED, BROKEN, IDLE, STOPPED = "closed", "broken_off", "idle", "stopped"
 REFUSED, UNREACHABLE, LEFT = "refused", "unreachable", "left"
 """Why a tunnel ended, or came to nothing; other reasons are the ledger's words."""
 
+_FLUSH_LOOKS = 0.02
+
 log = structlog.get_logger()
 
 
@@ -53,6 +55,7 @@ class Tunnel(abc.ABC):
         """Of who came in, without the port."""
         self._left = left
         self._connecting: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._idleness = Idleness(tunnels.idle_timeout, lambda: self.cut(IDLE))
         self._since = 0.0
         self._over = False
@@ -97,13 +100,25 @@ class Tunnel(abc.ABC):
                 end.reset()
 
     def finish(self) -> None:
-        """For a drain: what was taken is delivered, both sides are told that it was all."""
-        self._ends(STOPPED)
+        """For a drain: break off when what was taken is delivered. It is no end of what is said, and must not
+        look like one."""
         if self.far is None or self.near.other is None:
-            self.near.reset()
-            return
+            self.cut(STOPPED)
+        else:
+            self._break_off(STOPPED)
+
+    def _break_off(self, why: str) -> None:
+        """Take no more, deliver what was taken, and then cut."""
         for end in (self.near, self.far):
-            end.take_leave()
+            if end is not None:
+                end.pause()
+        if self._leaving is None:
+            self._leaving = asyncio.get_running_loop().create_task(self._deliver_and_cut(why))
+
+    async def _deliver_and_cut(self, why: str) -> None:
+        while any(end.has_unsent for end in (self.near, self.far) if end is not None):  # noqa: ASYNC110
+            await asyncio.sleep(_FLUSH_LOOKS)  # no event tells of what the kernel holds
+        self.cut(why)
 
     def enter(self, generation: Generation, certificate: bytes | None, admission: Admission) -> None:
         """The peer is known."""
@@ -153,8 +168,8 @@ class Tunnel(abc.ABC):
         other = self.far if end is self.near else self.near
         if self._connecting is not None:
             self._connecting.cancel()
-        if other is not None and self.why == STOPPED:
-            other.close()
+        if other is not None and self.why == BROKEN and not other.lost:
+            self._break_off(BROKEN)
         elif other is not None and self.why != CLOSED:
             other.reset()
         if self.near.lost and (self.far is None or self.far.lost):
@@ -195,6 +210,8 @@ class Tunnel(abc.ABC):
             return
         self._over = True
         self._idleness.end()
+        if self._leaving is not None:
+            self._leaving.cancel()
         if self.entry is not None:
             self.tunnels.ledger.leave(self.entry)
         if self.near.other is not None and self.far is not None:
