@@ -11,18 +11,19 @@ from rekeyd.settings.judgement import Judge
 from rekeyd.settings.kinds import Kind, UnusableError
 from rekeyd.settings.pair_files import PairFiles
 from rekeyd.settings.parsing import Parsed, UnfitSettingsError, parse, under
+from rekeyd.settings.peer_rules import peer_host
 from rekeyd.settings.rules import (
     NOT_YET,
     has_credential,
     is_loopback,
     not_yet,
-    peer_host,
     speaks_tls,
 )
 from rekeyd.settings.schema import Setting, Settings, as_running, describe, restart_needed
 from rekeyd.settings.sections import (
     Access,
     Admin,
+    Cluster,
     Connections,
     Logging,
     Metrics,
@@ -38,6 +39,7 @@ __all__ = [
     "Access",
     "Admin",
     "ClientPattern",
+    "Cluster",
     "Connections",
     "Endpoint",
     "Judge",

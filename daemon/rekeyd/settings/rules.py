@@ -96,77 +96,12 @@ def _upstream_is_not_ourselves(settings: Settings) -> Iterator[Problem]:
     upstream, service = settings.upstream.http, settings.service
     if upstream is None or upstream.port != service.http_port or not upstream.host:
         return
-    if _is_here(upstream.host, service.host):
+    if is_here(upstream.host, service.host):
         yield _problem(
             "upstream.http",
             "is the address on which rekeyd itself listens",
             "Give the protected service a port of its own, or change `service.http_port`",
         )
-
-
-def _peers_are_known(settings: Settings) -> Iterator[Problem]:
-    p2p = settings.cluster.p2p
-    if not p2p.enable_tls:
-        return
-    if settings.tls.ca_cert is None:
-        yield _problem(
-            "cluster.p2p.enable_tls",
-            "needs `tls.ca_cert`, which is not set: there is nobody to vouch for a peer",
-            "Name the file of the cluster's authority",
-        )
-    if not (p2p.allowed_peers or p2p.peers):
-        yield _problem(
-            "cluster.p2p.allowed_peers",
-            "is empty, and so is `cluster.p2p.peers`: nobody could be a peer",
-            'Name the peers, for example with `["dns:*.cluster.example.org"]`',
-        )
-
-
-def _peers_lead_somewhere(settings: Settings) -> Iterator[Problem]:
-    p2p = settings.cluster.p2p
-    if not p2p.enable_tls:
-        return
-    if p2p.upstream is None:
-        yield _problem(
-            "cluster.p2p.upstream",
-            "is not set, and `cluster.p2p.enable_tls` needs it",
-            "Set it to the cluster port of the service: `host:port` or `unix:/path`",
-        )
-    elif p2p.port and p2p.upstream.port == p2p.port and _is_here(p2p.upstream.host, peer_host(settings)):
-        yield _problem(
-            "cluster.p2p.upstream",
-            "is the address on which rekeyd itself listens for peers",
-            "Give the service's cluster port another number, or change `cluster.p2p.port`",
-        )
-
-
-def _peers_have_ports_of_their_own(settings: Settings) -> Iterator[Problem]:
-    p2p, service = settings.cluster.p2p, settings.service
-    if not p2p.enable_tls:
-        return
-    taken = [(service.host, service.http_port), (service.host, service.grpc_port)]
-    taken.append(("127.0.0.1", settings.metrics.port))
-    own = (peer_host(settings), p2p.port)
-    if _is_taken(own, taken):
-        yield _problem("cluster.p2p.port", "is a port that rekeyd serves on already", "Choose another one")
-    taken.append(own)
-    for number, each in enumerate(p2p.peers, start=1):
-        at = (each.listen.host, each.listen.port)
-        if _is_taken(at, taken):
-            yield _problem(
-                "cluster.p2p.peers",
-                f"entry {number} listens on a port that is taken already",
-                "Give each peer a port of its own",
-            )
-        taken.append(at)
-
-
-def _is_taken(at: tuple[str, int], taken: list[tuple[str, int | None]]) -> bool:
-    """Port 0 is any free one; a wildcard takes a port on every address."""
-    host, port = at
-    return port != 0 and any(
-        port == other and (host == its or _is_wildcard(host) or _is_wildcard(its)) for its, other in taken
-    )
 
 
 def _somebody_has_a_key(settings: Settings) -> Iterator[Problem]:
@@ -195,24 +130,6 @@ RULES: tuple[Rule, ...] = (
     Rule(("upstream.http",), _something_is_protected),
     Rule(("upstream.http", "service.host", "service.http_port"), _upstream_is_not_ourselves),
     Rule((*_CREDENTIALS, "service.insecure"), _somebody_has_a_key),
-    Rule((_P2P_TLS, "tls.ca_cert", "cluster.p2p.allowed_peers", "cluster.p2p.peers"), _peers_are_known),
-    Rule(
-        (_P2P_TLS, "cluster.p2p.upstream", "cluster.p2p.port", "cluster.p2p.host", "service.host"),
-        _peers_lead_somewhere,
-    ),
-    Rule(
-        (
-            _P2P_TLS,
-            "cluster.p2p.port",
-            "cluster.p2p.peers",
-            "cluster.p2p.host",
-            "service.host",
-            "service.http_port",
-            "service.grpc_port",
-            "metrics.port",
-        ),
-        _peers_have_ports_of_their_own,
-    ),
 )
 
 
@@ -311,35 +228,6 @@ def _revocation_without_clients(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def _peers_without_tls(settings: Settings) -> Iterator[Problem]:
-    p2p = settings.cluster.p2p
-    for key in ("upstream", "peers", "allowed_peers"):
-        if getattr(p2p, key) and not p2p.enable_tls:
-            yield _problem(
-                f"cluster.p2p.{key}",
-                "has no effect without `cluster.p2p.enable_tls`: nothing listens there",
-                "Set `cluster.p2p.enable_tls: true`, or remove it",
-            )
-
-
-def _the_cluster_in_the_open(settings: Settings) -> Iterator[Problem]:
-    p2p = settings.cluster.p2p
-    if not p2p.enable_tls:
-        return
-    if p2p.upstream is not None and p2p.upstream.host and not is_loopback(p2p.upstream.host):
-        yield _problem(
-            "cluster.p2p.upstream",
-            "is not on this machine, so what peers say crosses the network in the clear",
-            "Put rekeyd beside the service, or see that nobody else is on that network",
-        )
-    if any(not is_loopback(each.listen.host) for each in p2p.peers):
-        yield _problem(
-            "cluster.p2p.peers",
-            "has a `listen` beyond this machine: whoever reaches it speaks to the peer in this node's name",
-            "Listen on 127.0.0.1, or see that nobody else is on that network",
-        )
-
-
 WARNINGS: tuple[Rule, ...] = (
     Rule((*_CREDENTIALS, "service.insecure"), _everybody_gets_in),
     Rule((*_CREDENTIALS, "service.enable_tls", "service.host"), _keys_travel_in_the_open),
@@ -348,11 +236,6 @@ WARNINGS: tuple[Rule, ...] = (
     Rule(("service.grpc_port", "upstream.grpc"), _grpc_port_without_upstream),
     Rule(("upstream.ca_cert", "upstream.http"), _trust_without_tls),
     Rule(("tls.crl", "service.verify_https_client_certificate", _P2P_TLS), _revocation_without_clients),
-    Rule(
-        (_P2P_TLS, "cluster.p2p.upstream", "cluster.p2p.peers", "cluster.p2p.allowed_peers"),
-        _peers_without_tls,
-    ),
-    Rule((_P2P_TLS, "cluster.p2p.upstream", "cluster.p2p.peers"), _the_cluster_in_the_open),
 )
 
 
@@ -364,13 +247,8 @@ def speaks_tls(settings: Settings) -> bool:
     return settings.service.enable_tls or settings.cluster.p2p.enable_tls
 
 
-def peer_host(settings: Settings) -> str:
-    """Where peers are listened for."""
-    return settings.cluster.p2p.host or settings.service.host
-
-
-def _is_here(host: str, listened_on: str) -> bool:
-    return host == listened_on or (_is_wildcard(listened_on) and is_loopback(host))
+def is_here(host: str, listened_on: str) -> bool:
+    return host == listened_on or (is_wildcard(listened_on) and is_loopback(host))
 
 
 def has_credential(settings: Settings) -> bool:
@@ -386,7 +264,7 @@ def is_loopback(host: str) -> bool:
         return host.lower().rstrip(".") == "localhost"
 
 
-def _is_wildcard(host: str) -> bool:
+def is_wildcard(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
