@@ -8,8 +8,10 @@ import asyncio
 import datetime as dt
 import json
 import os
+import secrets
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +19,16 @@ from typing import Any
 
 from rekeyd import __version__
 from rekeyd.checking import check, socket_named_in
+from rekeyd.commands.explain import explain
+from rekeyd.commands.token import (
+    SIGNING_KEYS,
+    UnfitTokenError,
+    Wish,
+    collection_in,
+    lifetime_in,
+    make_token,
+    settings_in,
+)
 from rekeyd.demo import Stage, state_directory
 from rekeyd.errors import SettingsError
 from rekeyd.listeners.admin import NoDaemon, ask
@@ -94,16 +106,53 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=int, default=0, help="port to listen on (any free one)")
     demo.add_argument("--state", type=Path, metavar="DIR", help="where its files go")
     add("serve", "run the daemon in the foreground", _serve, file)
-    add("check", "judge settings, certificates and keys without serving them", _check, file)
+    check = add("check", "judge settings, certificates and keys without serving them", _check, file)
+    check.add_argument(
+        "--explain", metavar="'METHOD /path'", help="say which rule decides about such a request, and who may"
+    )
     reload = add(
         "reload", "ask the running daemon to reload, and tell what came of it", _reload, file, daemon
     )
     reload.add_argument("--wait", action="store_true", help="wait for the outcome (always done)")
     status = add("status", "ask the running daemon how it is", _status, file, daemon)
     status.add_argument("--json", action="store_true", help="all of it, as JSON")
+    _add_token(add("token", "make a token, signed with a static key", _token, file))
     logs = add("logs", "turn JSON log lines into the human form", _logs)
     logs.add_argument("file", nargs="?", type=Path, metavar="FILE", help="log file (stdin)")
     return parser
+
+
+def _add_token(token: argparse.ArgumentParser) -> None:
+    token.add_argument("--access", choices=("r", "m"), help="to everything: read, or manage")
+    token.add_argument(
+        "--collection",
+        action="append",
+        default=[],
+        type=_read_by(collection_in),
+        metavar="NAME=r|rw|prw",
+        help="to one collection, and no others; may be repeated",
+    )
+    token.add_argument(
+        "--expires",
+        type=_read_by(lifetime_in),
+        default="1h",
+        metavar="TIME",
+        help="how long it lives: 90s, 15m, 1h, 30d, 2w (%(default)s)",
+    )
+    token.add_argument("--subject", metavar="TEXT", help="whose it is, for the record")
+    token.add_argument("--key", choices=SIGNING_KEYS, help="what signs it (the first that is set)")
+
+
+def _read_by(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """As argparse wants it, which keeps the words of this error alone."""
+
+    def convert(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
 
 
 def _serve(chosen: argparse.Namespace) -> int:
@@ -156,11 +205,24 @@ async def _perform(stage: Stage, server: Server) -> None:
 
 
 def _check(chosen: argparse.Namespace) -> int:
+    if chosen.explain is not None:
+        return _explain(chosen)
     report = check(Disk(chosen.config, os.environ), dt.datetime.now(dt.UTC))
     print(f"{chosen.config}: {'good' if report.good else 'would be refused'}")
     for line in report.lines():
         print(line)
     return GOOD if report.good else BAD
+
+
+def _explain(chosen: argparse.Namespace) -> int:
+    candidate = Disk(chosen.config, os.environ).load()
+    try:
+        for line in explain(chosen.explain, candidate, time.time()):
+            print(line)
+    except ValueError as error:
+        _say(f"--explain: {error}")
+        return SETTINGS_WRONG
+    return GOOD
 
 
 def _reload(chosen: argparse.Namespace) -> int:
@@ -202,6 +264,20 @@ def _ask(chosen: argparse.Namespace, method: str, target: str) -> dict[str, Any]
     if status != HTTPStatus.OK:
         _say(f"{path}: {answer.get('error', status)}")
     return answer
+
+
+def _token(chosen: argparse.Namespace) -> int:
+    settings = settings_in(chosen.config, os.environ)
+    wish = Wish(chosen.access, tuple(chosen.collection), chosen.expires, chosen.subject, chosen.key)
+    try:
+        token = make_token(settings, wish, now=time.time(), token_id=secrets.token_hex(16))
+    except UnfitTokenError as error:
+        _say(f"{error}.")
+        return SETTINGS_WRONG
+    if not settings.service.jwt_rbac:
+        _say(f"{chosen.config}: service.jwt_rbac is off, so that nobody accepts it. Set it to true.")
+    print(token)
+    return GOOD
 
 
 def _logs(chosen: argparse.Namespace) -> int:

@@ -17,10 +17,11 @@ from rekeyd import __version__
 from rekeyd.cluster import Cluster
 from rekeyd.condition import Condition
 from rekeyd.errors import RekeydError
+from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.admin import AdminListener
 from rekeyd.listeners.door import Door, Limits, bind
-from rekeyd.listeners.http.gateway import HttpGateway, Records
+from rekeyd.listeners.http.gateway import Guards, HttpGateway, Records
 from rekeyd.listeners.metrics import MetricsListener
 from rekeyd.reload import diagnosis
 from rekeyd.reload.contexts import ContextError, serving_of
@@ -100,7 +101,7 @@ class Server:
             current=self._current,
             pools=self._pools,
             health=self._condition.checks,
-            ledger=self._ledger,
+            guards=Guards(Gatekeeper(), self._ledger),
             records=Records(self._decisions, self._handshakes, self._metrics.upstream_failed),
             left=self._connection_left,
         )

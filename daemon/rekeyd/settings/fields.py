@@ -27,7 +27,7 @@ from rekeyd.settings.upstream_address import (
 
 DAY = 86_400
 YEAR = 365 * DAY
-BUILT_IN_POLICIES = ("qdrant", "http")
+BUILT_IN_POLICIES = ("qdrant", "chroma", "inference", "http")
 
 _LONGEST_KEY = 4096
 _CIPHERS = re.compile(r"[A-Za-z0-9_.:,+!@= -]+", re.ASCII)
@@ -64,6 +64,9 @@ BufferMegabytes = Annotated[
 ConnectionCount = Annotated[
     int, Field(strict=True, ge=1, le=1_000_000), Kind("an integer from 1 to 1000000", _NUMBER, (int,))
 ]
+Attempts = Annotated[
+    int, Field(strict=True, ge=1, le=1_000_000), Kind("an integer from 1 to 1000000", _NUMBER, (int,))
+]
 Workers = Annotated[
     int, Field(strict=True, ge=0, le=1024), Kind("an integer from 0 to 1024", _NUMBER, (int,))
 ]
@@ -76,6 +79,11 @@ Grace = Annotated[
     float,
     Field(strict=True, ge=0, le=DAY, allow_inf_nan=False),
     Kind("a number of seconds from 0 to 86400", _NUMBER, (int, float)),
+]
+Leeway = Annotated[
+    float,
+    Field(strict=True, ge=0, le=300, allow_inf_nan=False),
+    Kind("a number of seconds from 0 to 300", _NUMBER, (int, float)),
 ]
 Interval = Annotated[
     Annotated[float, Field(strict=True, ge=0, le=YEAR, allow_inf_nan=False)] | None,
@@ -170,7 +178,7 @@ def _policy(value: Any) -> Any:
     if isinstance(value, str) and value not in BUILT_IN_POLICIES and not value.startswith("/"):
         raise UnusableError(
             f"must be {alternatives(*BUILT_IN_POLICIES)}, or the path of a file",
-            "Write one of the two; a file's name has a dot or a slash in it",
+            "Write one of them; a file's name has a dot or a slash in it",
         )
     return value if value in BUILT_IN_POLICIES else absolute(value)
 
@@ -188,10 +196,10 @@ FilePath = Annotated[Path | None, BeforeValidator(absolute), _path("the path of 
 FolderPath = Annotated[Path | None, BeforeValidator(absolute), _path("the path of a folder, or null")]
 SocketPath = Annotated[Path | None, BeforeValidator(absolute_socket), _path("the path of a socket, or null")]
 PolicyName = Annotated[
-    Literal["qdrant", "http"] | Path,
+    Literal["qdrant", "chroma", "inference", "http"] | Path,
     BeforeValidator(_policy),
     Kind(
-        "`qdrant`, `http` or the path of a file",
+        "`qdrant`, `chroma`, `inference`, `http` or the path of a file",
         "Write one of them",
         (str,),
         text=True,
@@ -262,6 +270,22 @@ Days = Annotated[
 
 
 # --- the rest
+
+
+def _claim_text(value: Any) -> Any:
+    """Empty is unset."""
+    if isinstance(value, str) and (not value.isprintable() or value != value.strip()):
+        raise UnusableError(
+            "has a space around it or a control character", "Write it exactly as it is in the issuer's tokens"
+        )
+    return value or None if isinstance(value, str) else value
+
+
+ClaimText = Annotated[
+    Annotated[str, Field(strict=True)] | None,
+    BeforeValidator(_claim_text),
+    Kind("a string, or null", "Write it in quotes", (str, type(None)), text=True),
+]
 
 
 def _cipher_string(value: Any) -> Any:

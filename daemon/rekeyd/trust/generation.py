@@ -13,12 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rekeyd.settings import Settings, describe
+from rekeyd.settings import Settings, describe, has_credential
 from rekeyd.trust.certificates import Anchors, Certificate, Material
-from rekeyd.trust.keys import KeyRing
+from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.policy import Policy
 from rekeyd.trust.revocations import Revocations
 from rekeyd.trust.succession import succession
+from rekeyd.trust.tokens import NO_TOKENS, TokenRules
+
+KEYS_TOLD = 100
+"""Ids of keys that a change names one by one."""
 
 
 class Severity(enum.StrEnum):
@@ -38,6 +42,7 @@ class Part(enum.StrEnum):
     CLIENT_CRL = "client_crl"
     UPSTREAM_CA = "upstream_ca"
     KEYS = "keys"
+    TOKENS = "tokens"
     POLICY = "policy"
 
     @property
@@ -96,6 +101,12 @@ class Generation:
     digest: str
     upstream_anchors: Anchors | None = None
     revocations: Revocations | None = None
+    tokens: TokenRules = field(default=NO_TOKENS, repr=False)
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether no credential is configured, and `service.insecure` says that this is meant."""
+        return self.settings.service.insecure and not has_credential(self.settings)
 
     @property
     def default(self) -> Material | None:
@@ -121,6 +132,7 @@ class Candidate:
     digest: str
     upstream_anchors: Anchors | None = None
     revocations: Revocations | None = None
+    tokens: TokenRules = field(default=NO_TOKENS, repr=False)
     faults: tuple[Finding, ...] = ()
     restart_needed: tuple[str, ...] = ()
 
@@ -134,6 +146,7 @@ class Candidate:
             upstream_anchors=self.upstream_anchors,
             revocations=self.revocations,
             ring=self.ring,
+            tokens=self.tokens,
             policy=self.policy,
             digest=self.digest,
         )
@@ -155,6 +168,7 @@ def changes(old: Generation | None, new: Generation) -> tuple[PartChange, ...]:
         Part.CLIENT_CRL: _revocations_change(old.revocations if old else None, new.revocations),
         Part.UPSTREAM_CA: _anchors_change(old.upstream_anchors if old else None, new.upstream_anchors),
         Part.KEYS: _keys_change(old.ring if old else KeyRing(()), new.ring),
+        Part.TOKENS: _tokens_change(old.tokens if old else NO_TOKENS, new.tokens),
         Part.POLICY: _policy_change(old.policy if old else None, new.policy),
         Part.SETTINGS: _settings_change(old.settings if old else None, new.settings),
     }
@@ -232,12 +246,45 @@ def _named(certificate: Certificate) -> dict[str, str]:
 
 
 def _keys_change(old: KeyRing, new: KeyRing) -> dict[str, Any]:
-    before, after = ({credential.id: credential for credential in ring} for ring in (old, new))
-    return _filled(
-        added=[key for key in after if key not in before],
-        removed=[key for key in before if key not in after],
-        changed=[key for key in after if key in before and after[key] != before[key]],
+    """Ids of keys; where there are many, the first of them and how many there are."""
+    if old is new:
+        return {}
+    return _counted(**_compared(_by_id(old), _by_id(new)))
+
+
+def _tokens_change(old: TokenRules, new: TokenRules) -> dict[str, Any]:
+    """Ids of the keys that vouch for tokens, and ids of tokens."""
+    if old == new:
+        return {}
+    before, after = ({signer.id: signer for signer in rules.signers} for rules in (old, new))
+    return _counted(
+        **_compared(before, after),
+        revoked=sorted(new.revoked - old.revoked),
+        reinstated=sorted(old.revoked - new.revoked),
     )
+
+
+def _compared(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, list[str]]:
+    return {
+        "added": [name for name in after if name not in before],
+        "removed": [name for name in before if name not in after],
+        "changed": [name for name in after if name in before and after[name] != before[name]],
+    }
+
+
+def _counted(**lists: list[str]) -> dict[str, Any]:
+    """Where there are many, the first of them and how many there are."""
+    told = _filled(**lists)
+    counts = {f"{name}_count": len(ids) for name, ids in told.items() if len(ids) > KEYS_TOLD}
+    return {**{name: ids[:KEYS_TOLD] for name, ids in told.items()}, **counts}
+
+
+def _by_id(ring: KeyRing) -> dict[str, set[Credential]]:
+    """A key that is being rotated has several secrets."""
+    found: dict[str, set[Credential]] = {}
+    for credential in ring:
+        found.setdefault(credential.id, set()).add(credential)
+    return found
 
 
 def _policy_change(old: Policy | None, new: Policy) -> dict[str, Any]:
