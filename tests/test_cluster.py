@@ -141,7 +141,7 @@ async def test_after_a_rotation_tunnels_may_be_drained(tmp_path: Path) -> None:
         two.configure("connections", after_rotation="drain", drain=0.5)
         two.publish(rotate=True)
         await asyncio.gather(near.closed(), far.closed())
-        assert await two.line("tunnel.closed", direction="in", reason="rotation")
+        assert await two.line("tunnel.closed", direction="in", reason="retired")
         await conversation(one, two)
 
 

@@ -388,16 +388,29 @@ async def test_five_thousand_connections_are_judged_without_a_stall_where_nothin
     assert not any(entry.timers for entry in ledger._open)
 
 
-async def test_a_tunnel_is_cut_where_others_are_retired() -> None:
-    """Nobody knows when its answer is finished; and not all are to end in the same moment."""
-    ledger, guest = Ledger(), Guest()
+async def test_a_tunnel_that_lost_trust_is_not_retired_before_it_is_cut() -> None:
+    """To retire it is to end it, and the end is to say why."""
+    ledger, tunnel, other = Ledger(), Guest(), Guest()
     first = generation(1)
     ledger.rotated(first)
-    ledger.enter(guest, first, opaque=True)
+    ledger.enter(tunnel, first, CLIENT, opaque=True)
+    ledger.enter(other, first, CLIENT)
+    ledger.rotated(generation(2, anchors=OTHER.pem))
+    async with asyncio.timeout(5):
+        await asyncio.gather(tunnel.over.wait(), other.over.wait())
+    assert (len(tunnel.retired), len(other.retired)) == (0, 1)
+    assert tunnel.cuts[0][0] == other.cuts[0][0]
+
+
+async def test_after_a_rotation_a_tunnel_is_retired_as_others_are() -> None:
+    ledger, tunnel = Ledger(), Guest()
+    first = generation(1)
+    ledger.rotated(first)
+    ledger.enter(tunnel, first, opaque=True)
     ledger.rotated(generation(2, after_rotation="drain", drain=0.2))
     async with asyncio.timeout(2):
-        await guest.over.wait()
-    assert (guest.retired, guest.cuts[0][0]) == ([], "rotation")
+        await tunnel.over.wait()
+    assert (len(tunnel.retired), tunnel.cuts[0][0]) == (1, "rotation")
 
 
 async def test_each_is_judged_anew_by_what_let_it_in() -> None:

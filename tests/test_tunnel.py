@@ -2,10 +2,12 @@
 
 import asyncio
 import resource
+import socket
 from pathlib import Path
 
 import pytest
 
+from rekeyd.listeners.tunnel.tunnel import Tunnel
 from support.peers import cluster
 from support.waiting import eventually
 from support.wire import Link
@@ -161,6 +163,24 @@ async def test_a_service_that_leaves_before_its_peer_is_reached_is_forgotten(tmp
         near.reset()
         await eventually(lambda: one.cluster.doors[1].connections == 0, what="its end")
         assert one.status()["peers"][0]["tunnels"] == 0
+
+
+async def test_an_end_that_is_gone_without_a_word_is_asked_for(tmp_path: Path) -> None:
+    """TCP keepalive on all four sockets of a tunnel: to the service and to the peer, at both nodes."""
+    async with cluster(tmp_path) as (one, two):
+        await one.dial()
+        await two.service.link()
+        tunnels = [*one.cluster._tunnels._open, *two.cluster._tunnels._open]
+        ends = [end for tunnel in tunnels if isinstance(tunnel, Tunnel) for end in (tunnel.near, tunnel.far)]
+        assert len(ends) == 4
+        for end in ends:
+            assert end is not None
+            assert end.transport is not None
+            sock = end.transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPCNT, socket.TCP_KEEPINTVL)
+            idle, tries, pause = (sock.getsockopt(socket.IPPROTO_TCP, option) for option in options)
+            assert idle + tries * pause <= 60
 
 
 async def test_many_tunnels_are_told_apart(tmp_path: Path) -> None:

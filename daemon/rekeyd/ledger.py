@@ -8,7 +8,7 @@ The rules:
    and is then cut, unless it is trusted again by then.
 2. `connections.after_rotation: drain` retires the connections of older generations: idle ones close at
    moments spread over `connections.drain` seconds, so that their clients don't come back all at once; answers
-   at hand say `Connection: close`; what is left at the end is cut. A tunnel has no answers: it is cut at its
+   at hand say `Connection: close`; what is left at the end is cut. A tunnel has no answers: it ends at its
    moment.
 3. `connections.max_age` retires a connection at that age, a tenth earlier or later, and cuts it
    `connections.drain` seconds after.
@@ -69,8 +69,8 @@ class Use:
 class Entry:
     """One open connection. `certificate` is the other end's, DER; None where it showed none.
 
-    `admission` judged whether it may come in. `opaque`: nobody knows when an answer is finished, so where
-    others are retired this one is cut.
+    `admission` judged whether it may come in. `opaque`: nobody knows when an answer is finished, so that to
+    retire it is to end it; where trust is lost that is left to the cut, which says why.
     """
 
     connection: Closable
@@ -157,7 +157,8 @@ class Ledger:
     def _follow(self, entry: Entry) -> None:
         """What the current generation asks of a connection of another one."""
         if self._objection(entry) is not None:
-            entry.connection.retire()
+            if not entry.opaque:
+                entry.connection.retire()
             self._after(GRACE, entry, "objection", lambda: self._cut_for(entry, self._objection(entry)))
         self._follow_keys(entry)
         rules = self._current.settings.connections if self._current is not None else None
@@ -209,9 +210,6 @@ class Ledger:
     # What happens later.
 
     def _retire(self, entry: Entry, wait: float, *, cut_after: float, why: str) -> None:
-        if entry.opaque:
-            self._after(wait, entry, f"{why}: cut", lambda: self._cut_for(entry, why))
-            return
         self._after(wait, entry, f"{why}: retire", entry.connection.retire)
         self._after(wait + cut_after, entry, f"{why}: cut", lambda: self._cut_for(entry, why))
 

@@ -25,7 +25,7 @@ from rekeyd.telemetry.tunnels import Carried
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.peers import name_of
 
-CLOSED, BROKEN, IDLE, STOPPED = "closed", "broken_off", "idle", "stopped"
+CLOSED, BROKEN, IDLE, RETIRED, STOPPED = "closed", "broken_off", "idle", "retired", "stopped"
 REFUSED, UNREACHABLE, LEFT = "refused", "unreachable", "left"
 """Why a tunnel ended, or came to nothing; other reasons are the ledger's words."""
 
@@ -89,8 +89,9 @@ class Tunnel(abc.ABC):
 
     # For the ledger.
 
-    def retire(self) -> None:  # noqa: B027 - it does nothing, in every tunnel
-        """There is no answer at hand after which it could end: see `Entry.opaque`."""
+    def retire(self) -> None:
+        """There is no answer after which it could end: so it ends now, when what was taken is delivered."""
+        self._break_off(RETIRED)
 
     def cut(self, why: str) -> None:
         """End now, whatever is under way, so that both sides can tell."""
