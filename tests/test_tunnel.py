@@ -168,8 +168,9 @@ async def test_a_service_that_leaves_before_its_peer_is_reached_is_forgotten(tmp
 async def test_an_end_that_is_gone_without_a_word_is_asked_for(tmp_path: Path) -> None:
     """TCP keepalive on all four sockets of a tunnel: to the service and to the peer, at both nodes."""
     async with cluster(tmp_path) as (one, two):
-        await one.dial()
-        await two.service.link()
+        near, far = await one.dial(), await two.service.link()
+        near.send(b"hello")
+        assert await far.take(5) == b"hello"
         tunnels = [*one.cluster._tunnels._open, *two.cluster._tunnels._open]
         ends = [end for tunnel in tunnels if isinstance(tunnel, Tunnel) for end in (tunnel.near, tunnel.far)]
         assert len(ends) == 4

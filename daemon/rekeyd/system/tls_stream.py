@@ -327,8 +327,8 @@ async def _established(
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Break a connection off so that the other end sees no end but an error: over TCP by RST. A unix socket has
-    nothing of the kind."""
+    """Break a connection off so that the other end sees no end but an error: over TCP by RST. A unix socket
+    has nothing of the kind."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:
         with contextlib.suppress(OSError):  # it is closed already
