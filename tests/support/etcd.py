@@ -1,6 +1,6 @@
 """Three nodes of etcd, each behind a rekeyd of its own, whose peers reach one another only through tunnels.
 
-All nodes know each other by the same URLs (`http://node-2.test:2380`), as etcd asks for. What these names
+All nodes know each other by the same URLs (`http://node-2.test:PORT`), as etcd asks for. What these names
 lead to differs from node to node: a loopback address at which the node's own rekeyd listens. So each etcd
 gets an `/etc/hosts` of its own, in a mount namespace (unshare(1)).
 """
@@ -24,7 +24,6 @@ from support.peers import free_port
 from support.pki import Authority, Leaf, replace_file
 
 NUMBERS = (1, 2, 3)
-PEER_PORT = 2380
 ELECTION_TIMEOUT = 3000
 """Milliseconds: short enough for a broken cluster to show, long enough for a machine that is busy."""
 WRITE_TIMEOUT = 3.0
@@ -50,9 +49,12 @@ def _namespace() -> list[str]:
 class Node:
     """An etcd and the rekeyd in front of it."""
 
-    def __init__(self, number: int, folder: Path, authority: Authority) -> None:
+    def __init__(self, number: int, folder: Path, authority: Authority, port: int) -> None:
         self.number = number
         self.name = f"node-{number}.test"
+        self.url = f"http://{self.name}:{port}"
+        """By which all know it; `port` is the same for all."""
+        self._port = port
         self.folder = folder
         self.authority = authority
         self.tunnels_at = free_port()
@@ -72,7 +74,7 @@ class Node:
     def configure(self, others: "list[Node]") -> Path:
         peers = [
             {
-                "listen": f"{self.near(other)}:{PEER_PORT}",
+                "listen": f"{self.near(other)}:{self._port}",
                 "connect": f"127.0.0.1:{other.tunnels_at}",
                 "expect": f"dns:{other.name}",
             }
@@ -111,16 +113,15 @@ class Node:
     def start_etcd(self, nodes: "list[Node]") -> None:
         hosts = "".join(f"{self.near(other)} {other.name}\n" for other in nodes)
         hosts_file = replace_file(self.folder / "hosts", f"127.0.0.1 localhost\n{hosts}".encode())
-        known_as = f"http://{self.name}:{PEER_PORT}"
         clients = f"http://127.0.0.1:{self.clients_at}"
         arguments = {
             "name": self.name,
             "data-dir": str(self.folder / "data"),
             "listen-peer-urls": f"http://127.0.0.1:{self.etcd_peers_at}",
-            "initial-advertise-peer-urls": known_as,
+            "initial-advertise-peer-urls": self.url,
             "listen-client-urls": clients,
             "advertise-client-urls": clients,
-            "initial-cluster": ",".join(f"{each.name}=http://{each.name}:{PEER_PORT}" for each in nodes),
+            "initial-cluster": ",".join(f"{each.name}={each.url}" for each in nodes),
             "initial-cluster-state": "new",
             "heartbeat-interval": "100",
             "election-timeout": str(ELECTION_TIMEOUT),
@@ -198,7 +199,8 @@ class EtcdCluster:
 async def etcd_cluster(
     folder: Path, authority: Authority, start_daemon: Callable[..., Awaitable[Daemon]]
 ) -> AsyncIterator[EtcdCluster]:
-    nodes = [Node(number, folder / f"node-{number}", authority) for number in NUMBERS]
+    port = free_port()
+    nodes = [Node(number, folder / f"node-{number}", authority, port) for number in NUMBERS]
     for node in nodes:
         node.issue()
         node.trust(authority)
