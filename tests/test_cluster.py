@@ -263,6 +263,7 @@ async def test_over_ipv6(tmp_path: Path) -> None:
         outbound.peer = type(peer)(peer.listen, type(peer.connect)("::1", two.port), peer.expect)
         await conversation(one, two)
         assert (await two.line("tunnel.opened", direction="in"))["client"] == "::1"
+        assert two.status()["inbound"]["listen"] == f"[::1]:{two.port}"
 
 
 async def test_the_status_and_the_metrics_tell_of_all_of_it(tmp_path: Path) -> None:

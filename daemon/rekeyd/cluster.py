@@ -16,7 +16,7 @@ from rekeyd.listeners.tunnel.inbound import IN, LISTENER, Inbound
 from rekeyd.listeners.tunnel.outbound import OUT, Outbound
 from rekeyd.listeners.tunnel.tunnels import Tunnels
 from rekeyd.reload.current import Current
-from rekeyd.settings import P2p, Peer, Settings, peer_host
+from rekeyd.settings import Endpoint, P2p, Peer, Settings, peer_host
 from rekeyd.system import tls_stream
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.telemetry.tunnels import TunnelMetrics, Way
@@ -42,7 +42,7 @@ class Cluster:
 
     @property
     def doors(self) -> list[Door]:
-        """All that are open."""
+        """That of peers first, then those to peers in the order of the settings."""
         return [*([self.door] if self.door else []), *(door for _, door in self._outbound)]
 
     def open(self) -> None:
@@ -68,7 +68,7 @@ class Cluster:
                 self._outbound.append(self._door_to(peer))
             for door in self.doors:
                 door.open()
-                self._at.append("{}:{}".format(*door.address))
+                self._at.append(str(Endpoint(*door.address)))
             undo.pop_all()
 
     def close(self) -> None:
