@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import shutil
 import ssl
 from pathlib import Path
 
@@ -196,3 +197,30 @@ async def test_the_service_may_be_behind_a_unix_socket(tmp_path: Path) -> None:
         assert await near.rest() == b"yes?"
         far.close()
         server.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+async def test_a_peer_that_is_not_rekeyd_gets_in_as_well(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as (_, two):
+        cert, key = two.authority.issue("one.test", peer=True).write(tmp_path / "openssl")
+        two.authority.write(tmp_path / "ca.crt")
+        files = ["-cert", str(cert), "-key", str(key), "-CAfile", str(tmp_path / "ca.crt")]
+        at = f"127.0.0.1:{two.port}"
+        client = await asyncio.create_subprocess_exec(
+            *["openssl", "s_client", "-quiet", "-verify_return_error", "-connect", at, *files],
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        assert client.stdin is not None
+        assert client.stdout is not None
+        client.stdin.write(b"hello\n")
+        far = await two.service.link()
+        assert await far.take(6) == b"hello\n"
+        far.send(b"hello to you\n")
+        far.half_close()
+        async with asyncio.timeout(5):
+            assert await client.stdout.readline() == b"hello to you\n"
+            assert await client.wait() == 0  # it saw the end of the session
+        assert await far.rest() == b""
+        await two.line("tunnel.closed", direction="in", reason="closed")
