@@ -31,6 +31,9 @@ NEED_A_RESTART = {
     "logging.buffer_mb",
     "logging.audit",
     "cluster.p2p.enable_tls",
+    "cluster.p2p.port",
+    "cluster.p2p.host",
+    "cluster.p2p.peers",
 }
 
 

@@ -119,6 +119,7 @@ def test_a_status_has_everything_that_is_served(generation: Generation) -> None:
         "upstream": {"address": "http://127.0.0.1:16333", "reachable": True},
         "connections": 12,
         "connections_by_generation": {"6": 2, "7": 10},
+        "cluster": None,
         "last_reload": None,
         "refused_since": None,
         "warnings": [],
@@ -185,7 +186,7 @@ def test_a_person_sees_what_expires_first_and_who_holds_on_to_what(generation: G
             "keys          api_key (manage): last used 2026-01-02T03:04:06.500000+00:00, 3 allowed; "
             "denied: 1 expired"
         ),
-        "              read_only_api_key (read): not used",
+        "              read_only_api_key (read): not used, 2 running",
         "uses          known since 2026-01-01T00:00:00+00:00, kept in /var/lib/rekeyd",
         "connections   12: 2 of generation 6, 10 of generation 7",
         "upstream      FAILS (http://127.0.0.1:16333)",
@@ -220,6 +221,21 @@ def test_a_name_in_a_certificate_can_not_steer_the_terminal(generation: Generati
     state = state_of(replace(generation, certificates=(replace(material, chain=(odd,)),)))
     assert "\x1b" not in said(state)
     assert not any(line.startswith("warning") for line in said(state).splitlines())
+
+
+def test_how_peers_are_is_said_where_there_are_any(generation: Generation) -> None:
+    well = {"tunnels": 3, "state": "reached", "failures": 0, "problem": None}
+    ill = {"tunnels": 0, "state": "failing", "failures": 7, "problem": "Connection refused"}
+    cluster = {
+        "inbound": {"upstream": "127.0.0.1:16335", **well},
+        "peers": [{"peer": "node-2:6335", **well}, {"peer": "node-3:6335", **ill}],
+    }
+    state = state_of(generation, cluster=cluster)
+    assert status_of(state, NOW)["cluster"] == cluster
+    lines = said(state).splitlines()
+    assert "peers         in to 127.0.0.1:16335: 3 open, reached" in lines
+    assert "              to node-2:6335: 3 open, reached" in lines
+    assert "              to node-3:6335: 0 open, failing, 7 attempts failed: Connection refused" in lines
 
 
 def test_keys_that_vouch_for_tokens_are_counted_and_named(generation: Generation) -> None:

@@ -9,6 +9,7 @@ Must not know: who asks.
 import asyncio
 import datetime as dt
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Condition:
     pools: Pools
     disk: Disk
     evidence: Evidence
+    cluster: Callable[[], dict[str, Any] | None] = lambda: None
 
     async def checks(self) -> dict[str, bool]:
         """Each check of readiness by name, and whether it holds."""
@@ -54,6 +56,7 @@ class Condition:
             checks=await self.checks(),
             generation=self.current.generation,
             connections=self.ledger.per_generation(),
+            cluster=self.cluster(),
             last_reload=None if last is None else last.fields(),
             refused_since=self.reloader.refused_since,
             warnings=[str(warning) for warning in parsed.warnings] if parsed else [],

@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from rekeyd import __version__
+from rekeyd.cluster import Cluster
 from rekeyd.condition import Condition
 from rekeyd.errors import RekeydError
 from rekeyd.gatekeeper import Gatekeeper
@@ -50,6 +51,8 @@ from rekeyd.upstream.pools import Pools
 
 log = structlog.get_logger()
 
+TUNNELS_END = 5.0
+"""Seconds in which tunnels deliver what they hold when the daemon stops."""
 SERVED, NOT_SERVED, SETTINGS_WRONG = 0, 1, 2
 """Exit statuses (README, "Commands")."""
 
@@ -66,13 +69,7 @@ class Server:
         self._ledger = Ledger()
         self._evidence = Evidence(lambda: current.generation, now=time.time)
         self._metrics = _metrics(current, self._ledger, self._evidence, logs)
-        self._decisions = DecisionLog(
-            logs.emit,
-            counts=[self._metrics, self._evidence],
-            hub=logs.hub,
-            decisions=settings.logging.decisions,
-            audited=settings.logging.audit is not None,
-        )
+        self._decisions = self._make_decision_log()
         self._handshakes = HandshakeLog(logs.emit, self._metrics)
         self._reloader = Reloader(
             current,
@@ -84,7 +81,9 @@ class Server:
         )
         self._expiry = ExpiryWatch(current)
         self._pools = Pools()
-        self._condition = Condition(current, self._reloader, self._ledger, self._pools, disk, self._evidence)
+        self._cluster = Cluster(settings, current=current, ledger=self._ledger, handshakes=self._handshakes)
+        self._metrics.register(self._cluster.metrics)
+        self._condition = self._make_condition()
         self._gateway = self._make_gateway()
         self._tasks: list[asyncio.Task[None]] = []
         self._door: Door
@@ -96,6 +95,26 @@ class Server:
         self._asked: set[asyncio.Task[None]] = set()
         self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The port, once connections are taken."""
+
+    def _make_decision_log(self) -> DecisionLog:
+        return DecisionLog(
+            self._logs.emit,
+            counts=[self._metrics, self._evidence],
+            hub=self._logs.hub,
+            decisions=self._settings.logging.decisions,
+            audited=self._settings.logging.audit is not None,
+        )
+
+    def _make_condition(self) -> Condition:
+        return Condition(
+            self._current,
+            self._reloader,
+            self._ledger,
+            self._pools,
+            self._disk,
+            self._evidence,
+            self._cluster.described,
+        )
 
     def _make_gateway(self) -> HttpGateway:
         return HttpGateway(
@@ -168,6 +187,8 @@ class Server:
         )
         with contextlib.ExitStack() as undo:
             undo.callback(self._door.close)
+            self._cluster.open()
+            undo.callback(self._cluster.close)
             await self._start_metrics()
             await self._start_admin()
             self._door.open()
@@ -223,7 +244,7 @@ class Server:
             version=__version__,
             pid=os.getpid(),
             listeners=[
-                _listener(self._door.name, self._door.address, tls=self._door.tls),
+                *(_listener(d.name, d.address, tls=d.tls) for d in (self._door, *self._cluster.doors)),
                 *([_listener("metrics", self._scrapes.address, tls=False)] if self._scrapes else []),
             ],
             admin=str(self._admin.path) if self._admin else None,
@@ -277,7 +298,14 @@ class Server:
         return generation
 
     async def _verify(self, serving: Serving) -> str | None:
-        return None if self._stop.is_set() else await _reason_against(serving, self._door)
+        """Through each door that has TLS: the first that shows something else is enough."""
+        for door in (self._door, self._cluster.door):
+            if door is None or self._stop.is_set():
+                continue
+            reason = await _reason_against(serving, door)
+            if reason is not None:
+                return reason
+        return None
 
     # Stop.
 
@@ -287,7 +315,7 @@ class Server:
         drained = asyncio.create_task(self._finish_connections())
         cut = asyncio.create_task(self._cut.wait())
         await asyncio.wait({drained, cut}, return_when=asyncio.FIRST_COMPLETED)
-        left = drained.result() if drained.done() else await self._gateway.drain(0)
+        left = drained.result() if drained.done() else await self._cut_connections()
         for task in (drained, cut):
             task.cancel()
         if left:
@@ -298,7 +326,12 @@ class Server:
         now, within = asyncio.get_running_loop().time, self._settings.service.drain_timeout
         deadline = now() + within
         cut, _ = await asyncio.gather(self._gateway.drain(within), self._finish_handshakes(within))
-        return cut + await self._gateway.drain(max(0.0, deadline - now()))
+        cut += await self._gateway.drain(max(0.0, deadline - now()))
+        # The service may need its peers for the answers that it had to finish: tunnels end last.
+        return cut + await self._cluster.drain(max(0.0, min(TUNNELS_END, deadline - now())))
+
+    async def _cut_connections(self) -> int:
+        return await self._gateway.drain(0) + await self._cluster.drain(0)
 
     async def _finish_handshakes(self, within: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -31,6 +31,17 @@ class Judge(Section):
         "The certificate is signed with MD5 or SHA-1. OpenSSL's own bound as above.",
         reloadable=True,
     )
+    peer_unbelieved: fields.Gravity = setting(
+        "refuse",
+        "With `cluster.p2p.enable_tls`: `tls.ca_cert` does not vouch for the own certificate, so peers with "
+        "the same file would refuse it.",
+        reloadable=True,
+    )
+    peer_unfit: fields.Gravity = setting(
+        "refuse",
+        "With `cluster.p2p.enable_tls`: the own certificate is not for servers and clients both.",
+        reloadable=True,
+    )
     expiry_backwards: fields.Gravity = setting(
         "warn",
         "The new certificate expires before the one that it replaces.",

@@ -26,6 +26,7 @@ SHORT_SIGNING_KEY = 32
 _SERVICE_KEYS = ("service.api_key", "service.alt_api_key", "service.read_only_api_key")
 _CREDENTIALS = (*_SERVICE_KEYS, "access.keys_file", "access.jwks_file")
 _SIGNING_KEYS = ("service.api_key", "service.alt_api_key")
+_P2P_TLS = "cluster.p2p.enable_tls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,11 @@ def _tls_has_both_files(settings: Settings) -> Iterator[Problem]:
     pair = {"tls.cert": tls.cert, "tls.key": tls.key}
     missing = [key for key, path in pair.items() if path is None]
     elsewhere = len(missing) == len(pair) and (tls.certificates or tls.certificate_dir)
-    if settings.service.enable_tls and not elsewhere:
+    if speaks_tls(settings) and not elsewhere:
+        switch = "service.enable_tls" if settings.service.enable_tls else "cluster.p2p.enable_tls"
         for key in missing:
             yield _problem(
-                key,
-                "is not set, and `service.enable_tls` needs it",
-                "Name the file, or set `service.enable_tls: false`",
+                key, f"is not set, and `{switch}` needs it", f"Name the file, or set `{switch}: false`"
             )
     elif len(missing) == 1:
         other = next(key for key in pair if key not in missing)
@@ -99,7 +99,7 @@ def _upstream_is_not_ourselves(settings: Settings) -> Iterator[Problem]:
     upstream, service = settings.upstream.http, settings.service
     if upstream is None or upstream.port != service.http_port or not upstream.host:
         return
-    if upstream.host == service.host or (_is_wildcard(service.host) and is_loopback(upstream.host)):
+    if is_here(upstream.host, service.host):
         yield _problem(
             "upstream.http",
             "is the address on which rekeyd itself listens",
@@ -131,7 +131,7 @@ def _tokens_are_meant_for_us(settings: Settings) -> Iterator[Problem]:
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        ("service.enable_tls", "tls.cert", "tls.key", "tls.certificates", "tls.certificate_dir"),
+        ("service.enable_tls", _P2P_TLS, "tls.cert", "tls.key", "tls.certificates", "tls.certificate_dir"),
         _tls_has_both_files,
     ),
     Rule(
@@ -165,7 +165,6 @@ class _Awaited:
 _AWAITED = (
     _Awaited("service.workers", 1, "1"),
     _Awaited("upstream.grpc", None, "null"),
-    _Awaited("cluster.p2p.enable_tls", False, "false"),
 )
 NOT_YET = frozenset(awaited.key for awaited in _AWAITED)
 
@@ -275,7 +274,8 @@ def _trust_without_tls(settings: Settings) -> Iterator[Problem]:
 
 
 def _revocation_without_clients(settings: Settings) -> Iterator[Problem]:
-    if settings.tls.crl and settings.service.verify_https_client_certificate is False:
+    asked = settings.service.verify_https_client_certificate or settings.cluster.p2p.enable_tls
+    if settings.tls.crl and not asked:
         yield _problem(
             "tls.crl",
             "has no effect: clients are not asked for certificates",
@@ -294,11 +294,20 @@ WARNINGS: tuple[Rule, ...] = (
     Rule(_SERVICE_KEYS, _shared_keys),
     Rule(("service.grpc_port", "upstream.grpc"), _grpc_port_without_upstream),
     Rule(("upstream.ca_cert", "upstream.http"), _trust_without_tls),
-    Rule(("tls.crl", "service.verify_https_client_certificate"), _revocation_without_clients),
+    Rule(("tls.crl", "service.verify_https_client_certificate", _P2P_TLS), _revocation_without_clients),
 )
 
 
 # --- what the rules ask
+
+
+def speaks_tls(settings: Settings) -> bool:
+    """Whether any listener needs a certificate."""
+    return settings.service.enable_tls or settings.cluster.p2p.enable_tls
+
+
+def is_here(host: str, listened_on: str) -> bool:
+    return host == listened_on or (is_wildcard(listened_on) and is_loopback(host))
 
 
 def has_credential(settings: Settings) -> bool:
@@ -314,7 +323,7 @@ def is_loopback(host: str) -> bool:
         return host.lower().rstrip(".") == "localhost"
 
 
-def _is_wildcard(host: str) -> bool:
+def is_wildcard(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:

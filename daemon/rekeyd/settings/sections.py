@@ -90,7 +90,7 @@ class Tls(Section):
     )
     ca_cert: fields.FilePath = setting(
         None,
-        "The authorities that vouch for client certificates, in PEM.",
+        "The authorities that vouch for client certificates, and for those of peers, in PEM.",
         reloadable=True,
         qdrant=True,
     )
@@ -305,7 +305,44 @@ class Logging(Section):
 
 
 class P2p(Section):
-    enable_tls: fields.Switch = setting(False, "Mutual TLS between peers, on the cluster port.", qdrant=True)
+    enable_tls: fields.Switch = setting(
+        False,
+        "Mutual TLS between peers, with `tls.cert` and `tls.ca_cert`: what comes in at `port` goes on to "
+        "`upstream`, and what the service sends to `peers` leaves through here. Never in plaintext.",
+        qdrant=True,
+    )
+    port: fields.Port = setting(6335, "The port for peers. 0 takes any free one.", qdrant=True)
+    host: fields.OptionalHost = setting(
+        None, "The address to listen on for peers. null: that of `service.host`."
+    )
+    upstream: fields.OptionalEndpoint = setting(
+        None,
+        "The plaintext cluster port of the service: `host:port` or `unix:/path`. `enable_tls` needs it.",
+        reloadable=True,
+    )
+    allowed_peers: fields.ClientPatterns = setting(
+        (),
+        "Certificates of peers, of those that `tls.ca_cert` vouches for, in the forms of "
+        "`tls.allowed_clients`; they hold for both directions. []: the peers below, and nobody else.",
+        reloadable=True,
+    )
+    peers: fields.Peers = setting(
+        (),
+        "Where the service's own connections to its peers come in, and where they go: a list of `{listen: "
+        "127.0.0.1:16336, connect: node-2.example.org:6335}`. Who answers there must have that name in its "
+        "certificate, or be what `expect:` says.",
+    )
+    connect_timeout: fields.Timeout = setting(
+        5,
+        "Seconds for which a connection is held until its other end is reached, which is tried with growing "
+        "pauses; then it is reset.",
+        reloadable=True,
+    )
+    idle_timeout: fields.Interval = setting(
+        3600,
+        "Seconds without a byte in either direction after which a tunnel ends. 0 or null: never.",
+        reloadable=True,
+    )
 
 
 class Cluster(Section):

@@ -91,6 +91,10 @@ class Metrics(Collector):
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
+    def register(self, more: Collector) -> None:
+        """What else is to be told at a scrape."""
+        self._registry.register(more)
+
     # What happens.
 
     def reloaded(self, outcome: Outcome) -> None:

@@ -30,9 +30,9 @@ class State:
 
     `checks` are those of readiness; `connections` are open ones by the number of the generation under which
     they were accepted; `last_reload` is `Outcome.fields()`; `refused_since` is in seconds of the epoch, and
-    None where what is on disk is not refused. `use_of` is what is known of a key by its id, since
-    `evidence_since` (in seconds of the epoch), kept in `state_directory` (None: not kept); `in_use` is how many
-    requests run on each key that has any.
+    None where what is on disk is not refused; `cluster` says how tunnels to peers are, where there are any.
+    `use_of` is what is known of a key by its id, since `evidence_since` (in seconds of the epoch), kept in
+    `state_directory` (None: not kept); `in_use` is how many requests run on each key that has any.
     """
 
     version: str
@@ -48,6 +48,7 @@ class State:
     in_use: Mapping[str, int] = field(default_factory=dict)
     evidence_since: float | None = None
     state_directory: str | None = None
+    cluster: Mapping[str, Any] | None = None
 
 
 def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
         "connections": sum(state.connections.values()),
         "connections_by_generation": {str(number): n for number, n in sorted(state.connections.items())},
         "last_reload": None if state.last_reload is None else dict(state.last_reload),
+        "cluster": state.cluster,
         "refused_since": _iso(state.refused_since),
         "warnings": list(state.warnings),
     }
@@ -169,6 +171,7 @@ def _said(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, good in status.get("checks", {}).items():
         about = f" ({upstream['address']})" if name == "upstream" and upstream.get("address") else ""
         yield name, ("ok" if good else "FAILS") + about
+    yield from _cluster_said(status.get("cluster"))
     yield from _reload_said(status)
     for warning in status.get("warnings", ()):
         yield "warning", str(warning)
@@ -220,6 +223,19 @@ def _connections_said(status: Mapping[str, Any]) -> str:
     by_generation = status.get("connections_by_generation", {})
     said = [f"{count} of generation {number}" for number, count in by_generation.items()]
     return f"{status.get('connections')}" + (f": {', '.join(said)}" if said else "")
+
+
+def _cluster_said(cluster: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if not cluster:
+        return
+    inbound = cluster["inbound"]
+    ways = [
+        (f"in to {inbound['upstream']}", inbound),
+        *((f"to {each['peer']}", each) for each in cluster["peers"]),
+    ]
+    for number, (name, way) in enumerate(ways):
+        failing = f", {way['failures']} attempts failed: {way['problem']}" if way["failures"] else ""
+        yield "" if number else "peers", f"{name}: {way['tunnels']} open, {way['state']}{failing}"
 
 
 def _reload_said(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from rekeyd.trust import judge_certificates as certificates
 from rekeyd.trust import judge_clients as clients
 from rekeyd.trust import judge_keys as keys
+from rekeyd.trust import judge_peers as peers
 from rekeyd.trust.case import Case, Complaint
 from rekeyd.trust.generation import Candidate, Finding, Generation, Part, Severity, Verdict
 
@@ -66,6 +67,8 @@ RULES: tuple[Rule, ...] = (
     Rule("crl_of_another_issuer", Part.CLIENT_CRL, Severity.REFUSE, clients.crl_of_another_issuer),
     Rule("crl_badly_signed", Part.CLIENT_CRL, Severity.REFUSE, clients.crl_badly_signed),
     Rule("crl_unsupported", Part.CLIENT_CRL, Severity.REFUSE, clients.crl_unsupported),
+    Rule("peer_unbelieved", Part.SERVER_CERTIFICATE, Severity.REFUSE, peers.unbelieved),
+    Rule("peer_unfit", Part.SERVER_CERTIFICATE, Severity.REFUSE, peers.unfit),
     Rule("expiry_backwards", Part.SERVER_CERTIFICATE, Severity.WARN, certificates.expiry_backwards),
     Rule("names_lost", Part.SERVER_CERTIFICATE, Severity.WARN, certificates.names_lost),
     Rule("certificate_shadowed", Part.SERVER_CERTIFICATE, Severity.WARN, certificates.shadowed),
