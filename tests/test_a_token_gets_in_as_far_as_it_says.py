@@ -12,7 +12,6 @@ import pytest
 
 from support.gateway import Scene, stage
 from support.live import measured
-from support.qdrant_table import operations
 from support.tokens import AUDIENCE, ISSUER, Issuer, by_hand, in_an_hour, key_set
 from support.wire import answering, ok, request
 
@@ -74,33 +73,6 @@ async def test_so_does_one_of_an_issuer(scene: Scene, issuer: Issuer) -> None:
     assert (await asked(scene, issuer.token()))[0] == 200
     assert (await asked(scene, issuer.token(), "PUT", POINTS))[0] == 403
     assert (await asked(scene, issuer.token(access=BOOKS), "PUT", POINTS))[0] == 200
-
-
-ACCESS: dict[str, Any] = {
-    "read": "r",
-    "manage": "m",
-    "collection_r": [{"collection": "my name", "access": "r"}],
-    "collection_prw": [{"collection": "my name", "access": "prw"}],
-    "collection_rw": [{"collection": "my name", "access": "rw"}],
-}
-"""A token's claim for each column of Qdrant's table."""
-
-
-@pytest.mark.parametrize("made", ["ours", "an issuer's"])
-@pytest.mark.parametrize("kind", ACCESS)
-async def test_every_operation_of_qdrant_is_for_the_tokens_that_the_table_says(
-    scene: Scene, kind: str, made: str
-) -> None:
-    """Paths name the collection `my%20name`. Bodies, on which some depend further, are empty here."""
-    token = ours(access=ACCESS[kind]) if made == "ours" else ED.token(access=ACCESS[kind])
-    client = await scene.client()
-    for operation in operations():
-        for collection in ("my%20name", "another"):
-            client.send(request(operation.method, operation.path(collection), key=token, body=b"{}"))
-            answer = await client.answer(operation.method)
-            everywhere = not operation.of_a_collection or not kind.startswith("collection")
-            expected = operation.is_for(kind) and (collection != "another" or everywhere)
-            assert answer.status == (200 if expected else 403), (operation, collection)
 
 
 async def test_it_may_come_as_a_bearer_token(scene: Scene) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rekeyd.checking import check, socket_named_in, table
+from rekeyd.checking import check, socket_named_in
 from rekeyd.errors import SettingsError
 from rekeyd.reload.disk import Disk
 from support.generations import API_KEY, Site
@@ -148,11 +148,6 @@ def test_what_a_start_could_not_write_does_not_hide_what_it_would_refuse(tmp_pat
     audit, state, *others = caught.value.problems
     assert (audit.key, state.key) == ("logging.audit", "state.directory")
     assert "truncated_pem" in [problem.rule for problem in others]
-
-
-def test_columns_are_as_wide_as_their_widest_cell() -> None:
-    rows = list(table(("A", "LONG HEAD", "C"), [("wide cell", "x", ""), ("y", "", "z")]))
-    assert rows == ["A          LONG HEAD  C", "wide cell  x", "y                     z"]
 
 
 # Where the daemon answers

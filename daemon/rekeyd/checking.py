@@ -22,6 +22,7 @@ from rekeyd.settings import Admin, Parsed, parse
 from rekeyd.system.state import check_state
 from rekeyd.telemetry.audit import check_audit
 from rekeyd.telemetry.console import safe
+from rekeyd.telemetry.tables import table
 from rekeyd.trust.certificates import Certificate
 from rekeyd.trust.generation import Candidate, Finding, Severity
 from rekeyd.trust.judge import judge
@@ -155,13 +156,6 @@ def _token_keys(tokens: TokenRules) -> Iterator[str]:
     rows = [(signer.id, ", ".join(signer.algorithms)) for signer in tokens.signers]
     if rows:
         yield from table(("TOKEN KEY", "ALGORITHMS"), rows)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def socket_named_in(file: Path, environ: Mapping[str, str]) -> Path | None:

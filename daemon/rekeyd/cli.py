@@ -28,7 +28,6 @@ from rekeyd.commands.token import (
     UnfitTokenError,
     Wish,
     collection_in,
-    lifetime_in,
     make_token,
     settings_in,
 )
@@ -46,6 +45,7 @@ from rekeyd.telemetry.audit import open_audit
 from rekeyd.telemetry.logs import configure
 from rekeyd.telemetry.sink import MIB, Sink
 from rekeyd.telemetry.status import status_lines
+from rekeyd.trust.moments import parse_duration
 
 _Command = Callable[[argparse.Namespace], int]
 
@@ -144,7 +144,7 @@ def _add_token(token: argparse.ArgumentParser) -> None:
     )
     token.add_argument(
         "--expires",
-        type=_read_by(lifetime_in),
+        type=_read_by(parse_duration),
         default="1h",
         metavar="TIME",
         help="how long it lives: 90s, 15m, 1h, 30d, 2w (%(default)s)",

@@ -38,6 +38,7 @@ from rekeyd.commands.key_wish import (
 from rekeyd.reload.keyring import Keys
 from rekeyd.system.replacing import ReplaceError
 from rekeyd.telemetry.console import safe
+from rekeyd.telemetry.tables import table
 from rekeyd.trust.key_form import ID, SECRET_BYTES, make_key, weakness_of
 from rekeyd.trust.key_words import may
 from rekeyd.trust.keys import Credential, digest_of, peppered_digest_of
@@ -144,7 +145,7 @@ def list_keys(store: Store, now: dt.datetime, evidence: Evidence, *, as_json: bo
         return Told(
             GOOD, (json.dumps(records(keys, evidence, key_file.notes if key_file else {}), indent=2),)
         )
-    return Told(GOOD, tuple(map(safe, _table(HEAD, list(rows(keys, evidence))))) if keys else ("no keys",))
+    return Told(GOOD, tuple(map(safe, table(HEAD, list(rows(keys, evidence))))) if keys else ("no keys",))
 
 
 def verify(store: Store, now: dt.datetime, given: bytes) -> Told:
@@ -234,9 +235,3 @@ def _objection(found: Credential, secret: bytes, now: float) -> str | None:
 def _after(store: Store, done: str, secret: bytes | None = None) -> Told:
     """The secret alone on stdout; for people, what was done and then what the daemon made of it."""
     return Told(GOOD, () if secret is None else (secret.decode(),), (done,), store.reload)
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> Iterable[str]:
-    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
-    for row in (head, *body):
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

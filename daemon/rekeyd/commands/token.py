@@ -6,7 +6,7 @@ get in. It always ends (`exp`) and has an id (`jti`), by which it can be revoked
 Must not know: how a token is printed.
 """
 
-import re
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,8 @@ from rekeyd.trust.verdict import Denied
 
 SigningKey = Literal["api_key", "alt_api_key"]
 SIGNING_KEYS: tuple[SigningKey, ...] = ("api_key", "alt_api_key")
-LONGEST = 10 * 366 * 86_400
-"""Seconds. A token that lives longer is a key."""
-
-_LIFETIME = re.compile(r"([1-9][0-9]{0,8})([smhdw])", re.ASCII)
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+LONGEST = dt.timedelta(days=10 * 366)
+"""A token that lives longer is a key."""
 
 
 class UnfitTokenError(RekeydError):
@@ -35,11 +32,11 @@ class UnfitTokenError(RekeydError):
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What a token is to be. `access` is `r` or `m` for everything, else `collections` has names and words;
-    `lifetime` is in seconds; `key` None: the first that is set."""
+    `lifetime` is how long it lives; `key` None: the first that is set."""
 
     access: str | None = None
     collections: tuple[tuple[str, str], ...] = ()
-    lifetime: int = 3600
+    lifetime: dt.timedelta = dt.timedelta(hours=1)
     subject: str | None = None
     key: SigningKey | None = None
 
@@ -61,27 +58,19 @@ def make_token(settings: Settings, wish: Wish, *, now: float, token_id: str) -> 
     Raises:
         UnfitTokenError: it would not get in, or it asks for what nobody can want.
     """
-    if not 0 < wish.lifetime <= LONGEST:
+    if not dt.timedelta() < wish.lifetime <= LONGEST:
         raise UnfitTokenError("a token lives for at most ten years. Give a shorter --expires")
     signer = _signer(settings, wish.key)
     claims = {
         "jti": token_id,
         "iat": int(now),
-        "exp": int(now) + wish.lifetime,
+        "exp": int(now + wish.lifetime.total_seconds()),
         "access": _access(wish),
         **({} if wish.subject is None else {"subject": wish.subject}),
     }
     token = sign(signer, claims)
     _read_back(token, signer)
     return token
-
-
-def lifetime_in(text: str) -> int:
-    """The seconds of `90s`, `15m`, `1h`, `30d` or `2w`. Raises ValueError."""
-    found = _LIFETIME.fullmatch(text)
-    if found is None:
-        raise ValueError("write a number and s, m, h, d or w")
-    return int(found[1]) * _UNITS[found[2]]
 
 
 def collection_in(text: str) -> tuple[str, str]:
