@@ -18,7 +18,9 @@ from rekeyd.condition import Condition
 from rekeyd.errors import RekeydError
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.admin import AdminListener
+from rekeyd.listeners.alpn import Chooser
 from rekeyd.listeners.door import Door, Limits, bind
+from rekeyd.listeners.grpc.gateway import GrpcGateway, GrpcRecords
 from rekeyd.listeners.http.gateway import HttpGateway, Records
 from rekeyd.listeners.metrics import MetricsListener
 from rekeyd.reload import diagnosis
@@ -34,6 +36,7 @@ from rekeyd.reload.triggers import Watch, run_timer
 from rekeyd.settings import Settings
 from rekeyd.system import systemd
 from rekeyd.system.unix_socket import can_be_made
+from rekeyd.telemetry.broken import BrokenLog
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.telemetry.logs import Logs
@@ -42,6 +45,7 @@ from rekeyd.trust.generation import Generation, Part
 from rekeyd.trust.names import choose
 from rekeyd.upstream.connection import UpstreamError
 from rekeyd.upstream.connectors import ApplicationError, find_factory
+from rekeyd.upstream.grpc import GrpcDialer
 from rekeyd.upstream.pools import Pools
 
 log = structlog.get_logger()
@@ -65,6 +69,7 @@ class Server:
             logs.emit, counts=self._metrics, hub=logs.hub, decisions=settings.logging.decisions
         )
         self._handshakes = HandshakeLog(logs.emit, self._metrics)
+        self._broken = BrokenLog(logs.emit)
         self._reloader = Reloader(
             current,
             disk.load,
@@ -75,10 +80,13 @@ class Server:
         )
         self._expiry = ExpiryWatch(current)
         self._pools = Pools()
+        self._dialer = GrpcDialer()
         self._condition = Condition(current, self._reloader, self._ledger, self._pools, disk)
         self._gateway = self._make_gateway()
+        self._grpc = self._make_grpc_gateway()
         self._tasks: list[asyncio.Task[None]] = []
         self._door: Door
+        self._grpc_door: Door | None = None
         self._admin: AdminListener | None = None
         self._scrapes: MetricsListener | None = None
         self._stop = asyncio.Event()
@@ -96,6 +104,20 @@ class Server:
             ledger=self._ledger,
             records=Records(self._decisions, self._handshakes, self._metrics.upstream_failed),
             left=self._connection_left,
+        )
+
+    def _make_grpc_gateway(self) -> GrpcGateway | None:
+        service = self._settings.service
+        if self._settings.upstream.grpc is None or (service.grpc_port is None and not service.single_port):
+            return None
+        return GrpcGateway(
+            self._settings,
+            current=self._current,
+            dialer=self._dialer,
+            ledger=self._ledger,
+            records=GrpcRecords(
+                self._decisions, self._handshakes, self._broken, self._metrics.upstream_failed
+            ),
         )
 
     async def run(self) -> int:
@@ -151,19 +173,58 @@ class Server:
             bind(service.host, service.http_port),
             tls=service.enable_tls,
             current=self._current,
-            protocol=self._gateway.protocol,
+            protocol=self._http_protocol,
             limits=Limits(service.handshake_timeout, service.max_connections),
             handshakes=self._handshakes,
         )
         with contextlib.ExitStack() as undo:
             undo.callback(self._door.close)
+            self._grpc_door = self._make_grpc_door()
+            if self._grpc_door is not None:
+                undo.callback(self._grpc_door.close)
             await self._start_metrics()
             await self._start_admin()
-            self._door.open()
+            for door in self._doors:
+                door.open()
             undo.pop_all()
         self._start_tasks()
         self._announce()
         diagnosis.tell(await asyncio.to_thread(diagnosis.diagnose, self._settings, os.environ))
+
+    def _make_grpc_door(self) -> Door | None:
+        service = self._settings.service
+        if self._grpc is None or service.grpc_port is None:
+            return None
+        return Door(
+            "grpc",
+            bind(service.host, service.grpc_port),
+            tls=service.enable_tls,
+            current=self._current,
+            protocol=self._grpc_protocol,
+            limits=Limits(service.handshake_timeout, service.max_connections),
+            handshakes=self._handshakes,
+            context=lambda serving: serving.grpc_tls,
+        )
+
+    @property
+    def _doors(self) -> list[Door]:
+        return [self._door, *([self._grpc_door] if self._grpc_door is not None else [])]
+
+    def _http_protocol(self, serving: Serving) -> asyncio.Protocol:
+        grpc = self._grpc
+        if grpc is None or not self._settings.service.single_port:
+            return self._gateway.protocol(serving)
+        return Chooser(
+            serving,
+            self._gateway.protocol,
+            {"h2": lambda serving: grpc.protocol(serving, self._connection_left)},
+        )
+
+    def _grpc_protocol(self, serving: Serving) -> asyncio.Protocol:
+        grpc, door = self._grpc, self._grpc_door
+        if grpc is None or door is None:
+            raise RuntimeError("a connection came by a door that there isn't")
+        return grpc.protocol(serving, door.left)
 
     def _start_tasks(self) -> None:
         tls, reload = self._settings.tls, self._reloader.reload
@@ -211,11 +272,12 @@ class Server:
             version=__version__,
             pid=os.getpid(),
             listeners=[
-                _listener(self._door.name, self._door.address, tls=self._door.tls),
+                *[_listener(door.name, door.address, tls=door.tls) for door in self._doors],
                 *([_listener("metrics", self._scrapes.address, tls=False)] if self._scrapes else []),
             ],
             admin=str(self._admin.path) if self._admin else None,
             upstream=str(self._settings.upstream.http),
+            **({"grpc_upstream": str(self._settings.upstream.grpc)} if self._grpc is not None else {}),
         )
         systemd.ready(self._condition.summary())
         self.started.set_result(self._door.address[1])
@@ -264,17 +326,21 @@ class Server:
         return generation
 
     async def _verify(self, serving: Serving) -> str | None:
-        return None if self._stop.is_set() else await _reason_against(serving, self._door)
+        for door in self._doors:
+            if not self._stop.is_set() and (reason := await _reason_against(serving, door)) is not None:
+                return reason
+        return None
 
     # Stop.
 
     async def _drain(self) -> None:
         systemd.stopping("draining")
-        self._door.close()
+        for door in self._doors:
+            door.close()
         drained = asyncio.create_task(self._finish_connections())
         cut = asyncio.create_task(self._cut.wait())
         await asyncio.wait({drained, cut}, return_when=asyncio.FIRST_COMPLETED)
-        left = drained.result() if drained.done() else await self._gateway.drain(0)
+        left = drained.result() if drained.done() else await self._drain_gateways(0)
         for task in (drained, cut):
             task.cancel()
         if left:
@@ -284,13 +350,19 @@ class Server:
         """A handshake that hangs delays nobody else; connections that come of one are drained after it."""
         now, within = asyncio.get_running_loop().time, self._settings.service.drain_timeout
         deadline = now() + within
-        cut, _ = await asyncio.gather(self._gateway.drain(within), self._finish_handshakes(within))
-        return cut + await self._gateway.drain(max(0.0, deadline - now()))
+        cut, _ = await asyncio.gather(self._drain_gateways(within), self._finish_handshakes(within))
+        return cut + await self._drain_gateways(max(0.0, deadline - now()))
+
+    async def _drain_gateways(self, within: float) -> int:
+        drains = [self._gateway.drain(within)]
+        if self._grpc is not None:
+            drains.append(self._grpc.drain(within))
+        return sum(await asyncio.gather(*drains))
 
     async def _finish_handshakes(self, within: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                await self._door.closed()
+                await asyncio.gather(*(door.closed() for door in self._doors))
 
     async def _end(self) -> None:
         for task in self._tasks:
@@ -304,6 +376,7 @@ class Server:
         await self._pools.close()
         self._decisions.close()
         self._handshakes.close()
+        self._broken.close()
         log.info("daemon.stopped")
 
 

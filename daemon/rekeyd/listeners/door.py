@@ -39,6 +39,8 @@ slow client that reads all the while would seem to take nothing for minutes."""
 _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ROOM_AGAIN_AFTER = 0.5
 
+ContextOf = Callable[[Serving], ssl.SSLContext | None]
+"""Which of a generation's contexts this door's connections get."""
 ProtocolFactory = Callable[[Serving], asyncio.Protocol]
 """What it makes may have `turned_away`: true where it let nobody in, and told of that itself."""
 
@@ -54,7 +56,7 @@ class Limits:
 class Door:
     """One listening socket. `open` starts accepting, `close` stops it and leaves connections alone."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the context have no default that would do
         self,
         name: str,
         listening: socket.socket,
@@ -64,11 +66,13 @@ class Door:
         protocol: ProtocolFactory,
         limits: Limits,
         handshakes: HandshakeLog,
+        context: ContextOf = lambda serving: serving.tls,
     ) -> None:
         self.name = name
         self.tls = tls
         self._listening = listening
         self._current = current
+        self._context = context
         self._protocol = protocol
         self._limits = limits
         self._handshakes = handshakes
@@ -161,7 +165,7 @@ class Door:
 
     async def _admit(self, sock: socket.socket, address: Any) -> None:
         serving = self._current.serving
-        context = serving.tls if serving is not None and self.tls else None
+        context = self._context(serving) if serving is not None and self.tls else None
         if serving is None or (self.tls and context is None):
             sock.close()  # nothing to serve it with: never in plaintext where TLS is asked for
             self.left()

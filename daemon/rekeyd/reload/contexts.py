@@ -38,7 +38,8 @@ CIPHERS = (
 )
 """For TLS 1.2; all suites of TLS 1.3 are sound."""
 
-ALPN = ("http/1.1",)
+HTTP, GRPC = ("http/1.1",), ("h2",)
+"""What is spoken inside, as ALPN names it; both where they share a port."""
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _VERIFY_MODES = {False: ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, True: ssl.CERT_REQUIRED}
@@ -69,13 +70,18 @@ def serving_of(generation: Generation) -> Serving:
 
     It takes a millisecond or two for each certificate: call it in a thread.
     """
-    context = build(generation)
-    if context is not None:
-        probe(context, generation)
-    return Serving(generation, context)
+    service, grpc = generation.settings.service, generation.settings.upstream.grpc
+    shared = service.single_port and grpc is not None
+    contexts = [build(generation, GRPC + HTTP if shared else HTTP)]
+    if service.grpc_port is not None and grpc is not None:
+        contexts.append(build(generation, GRPC))
+    for context in contexts:
+        if context is not None:
+            probe(context, generation)
+    return Serving(generation, *contexts)
 
 
-def build(generation: Generation) -> ssl.SSLContext | None:
+def build(generation: Generation, alpn: tuple[str, ...] = HTTP) -> ssl.SSLContext | None:
     """The context with which connections begin; None where TLS is off. Raises `ContextError`."""
     if not generation.settings.service.enable_tls:
         return None
@@ -83,7 +89,7 @@ def build(generation: Generation) -> ssl.SSLContext | None:
     if names.default is None:
         raise ContextError("TLS is on, but there is no certificate", "Set tls.cert and tls.key")
     mixed = any(len(choice) > 1 for choice in names.distinct())
-    contexts = names.mapped(lambda choice: _context(generation, choice, mixed=mixed))
+    contexts = names.mapped(lambda choice: _context(generation, choice, alpn, mixed=mixed))
     return _switching(contexts, strict=generation.settings.tls.strict_sni)
 
 
@@ -120,10 +126,10 @@ def _compare(looker: Looker, context: ssl.SSLContext, choice: Choice, name: str 
 # The context of a choice.
 
 
-def _context(generation: Generation, choice: Choice, *, mixed: bool) -> ssl.SSLContext:
+def _context(generation: Generation, choice: Choice, alpn: tuple[str, ...], *, mixed: bool) -> ssl.SSLContext:
     """`mixed`: the generation has names with several kinds of keys."""
     context = AlertingContext(ssl.PROTOCOL_TLS_SERVER)
-    _set_protocol(context, generation)
+    _set_protocol(context, generation, alpn)
     if mixed:
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | _PRIORITIZE_CHACHA
     for material in choice:
@@ -198,12 +204,12 @@ def _chooser(targets: Names[_Target], *, strict: bool) -> _Chooser:
     return choose
 
 
-def _set_protocol(context: ssl.SSLContext, generation: Generation) -> None:
+def _set_protocol(context: ssl.SSLContext, generation: Generation, alpn: tuple[str, ...]) -> None:
     tls = generation.settings.tls
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     if tls.ciphers is None:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(list(ALPN))
+    context.set_alpn_protocols(list(alpn))
     try:
         context.set_ciphers(tls.ciphers or CIPHERS)
     except ssl.SSLError as error:

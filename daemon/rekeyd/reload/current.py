@@ -13,10 +13,14 @@ from rekeyd.trust.generation import Generation
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A generation and the TLS context made of it; `tls` is None where rekeyd speaks plaintext."""
+    """A generation and the TLS contexts made of it; `tls` is None where rekeyd speaks plaintext.
+
+    `grpc_tls` is for the port of gRPC, where there is one.
+    """
 
     generation: Generation
     tls: ssl.SSLContext | None = field(repr=False)
+    grpc_tls: ssl.SSLContext | None = field(default=None, repr=False)
 
 
 class Current:

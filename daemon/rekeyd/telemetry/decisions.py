@@ -31,6 +31,7 @@ class Decision(NamedTuple):
     (`TLSv1.3`), `client` an address without its port, `client_certificate` the identity that it proved.
     `generation` is the one that decided (None: the one in force when the line is written),
     `connection_generation` the one under which the connection was accepted, where that is another.
+    `status` is HTTP's, `grpc_status` gRPC's.
     A tuple, because one is made for every request.
     """
 
@@ -49,6 +50,7 @@ class Decision(NamedTuple):
     failure: str | None = None
     client_certificate: str | None = None
     connection_generation: int | None = None
+    grpc_status: int | None = None
 
     def fields(self) -> dict[str, Any]:
         """What is known, as the line has it."""

@@ -1,0 +1,260 @@
+"""The path of a call: judged, passed on, recorded.
+
+The rules: nothing reaches the upstream that wasn't judged by the generation in force at that moment; each
+call has one line in the decision log, whatever became of it. Must not know: how bytes get to the upstream,
+how a decision is made, how a line is written.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from rekeyd.http2.exchange import Admit, Deny, Read, Verdict
+from rekeyd.http2.frames import Code
+from rekeyd.http2.guard import Limits
+from rekeyd.http2.heads import Call
+from rekeyd.http2.streams import Stream
+from rekeyd.ledger import Ledger
+from rekeyd.listeners.grpc.connection import GrpcConnection, Timeouts
+from rekeyd.listeners.grpc.judging import Asked, Judgement, NeedsCollection, judge, status_of
+from rekeyd.listeners.grpc.link import Link
+from rekeyd.listeners.grpc.visit import Visit
+from rekeyd.reload.current import Current, Serving
+from rekeyd.settings import Settings
+from rekeyd.telemetry.broken import BrokenLog
+from rekeyd.telemetry.decisions import DecisionLog
+from rekeyd.telemetry.handshakes import HandshakeLog
+from rekeyd.trust.access import Denied
+from rekeyd.trust.clients import ClientIdentity, objection
+from rekeyd.trust.generation import Generation
+from rekeyd.upstream.connection import UpstreamError
+from rekeyd.upstream.grpc import GrpcDialer
+
+log = structlog.get_logger()
+
+Judge = Callable[[Asked, Generation], Judgement | Awaitable[Judgement]]
+_MEGABYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcRecords:
+    """Where what happens is told and counted."""
+
+    decisions: DecisionLog
+    handshakes: HandshakeLog
+    broken: BrokenLog
+    upstream_failed: Callable[[str], None]
+
+
+class GrpcGateway:
+    """Serves every gRPC connection of every door that is given its `protocol`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        current: Current,
+        dialer: GrpcDialer,
+        ledger: Ledger,
+        records: GrpcRecords,
+        judge: Judge = judge,
+    ) -> None:
+        service = settings.service
+        self._service = service
+        self._current = current
+        self._dialer = dialer
+        self._ledger = ledger
+        self._records = records
+        self._judge = judge
+        self._open: set[GrpcConnection] = set()
+        self._emptied = asyncio.Event()
+        self._emptied.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    def protocol(self, serving: Serving, left: Callable[[], None]) -> GrpcConnection:
+        """A protocol for a connection that was just accepted; `left` is called when it is closed."""
+        return GrpcConnection(self, serving.generation, left)
+
+    @property
+    def limits(self) -> Limits:
+        """For a new connection."""
+        service = self._generation().settings.service
+        return Limits(
+            streams=service.max_streams,
+            resets=service.max_stream_resets,
+            block=self._service.max_header_size_kb * 1024,
+            message=service.max_request_size_mb * _MEGABYTE,
+        )
+
+    def timeouts(self) -> Timeouts:
+        settings = self._generation().settings
+        service = self._service
+        return Timeouts(
+            header=service.header_timeout,
+            idle=service.idle_timeout,
+            stall=settings.service.stall_timeout,
+            read=settings.upstream.read_timeout,
+        )
+
+    async def drain(self, within: float) -> int:
+        """Finish what runs and close what is idle; after `within` seconds end the rest.
+
+        Returns how many connections were cut.
+        """
+        self._draining = True
+        for connection in tuple(self._open):
+            connection.retire()
+        try:
+            async with asyncio.timeout(within):
+                await self._emptied.wait()
+        except TimeoutError:
+            pass
+        left = tuple(self._open)
+        for connection in left:
+            connection.cut("cut off at the end of the drain")
+            connection.abort()
+        return len(left)
+
+    def _generation(self) -> Generation:
+        generation = self._current.generation
+        if generation is None:
+            raise RuntimeError("a connection came before there was a generation")
+        return generation
+
+    # Connections.
+
+    def came(self, connection: GrpcConnection, certificate: bytes | None) -> bool:
+        """A handshake is done. Whom OpenSSL let in may still have no place here (`tls.allowed_clients`)."""
+        self._open.add(connection)
+        self._emptied.clear()
+        why = objection(connection.generation, certificate) if connection.tls is not None else None
+        if why is not None:
+            reason = f"client_certificate: {why}"
+            self._records.handshakes.failed("grpc", connection.peer, reason, connection.generation.number)
+            return False
+        connection.entry = self._ledger.enter(connection, connection.generation, certificate)
+        connection.identity = str(ClientIdentity.of_der(certificate)) if certificate else None
+        if self._draining:
+            connection.retire()
+        return True
+
+    def went(self, connection: GrpcConnection) -> None:
+        self._open.discard(connection)
+        if connection.entry is not None:
+            self._ledger.leave(connection.entry)
+        if not self._open:
+            self._emptied.set()
+        connection.left()
+
+    def connect(self, connection: GrpcConnection, link: Link) -> None:
+        generation = self._generation()
+        connection.upstream = generation
+        self._start(self._connect(connection, link, generation))
+
+    async def _connect(self, connection: GrpcConnection, link: Link, generation: Generation) -> None:
+        try:
+            await self._dialer.dial(generation, lambda: link)
+        except UpstreamError as error:
+            connection.not_connected(error.cause, str(error))
+        else:
+            connection.connected()
+
+    def broken(self, connection: GrpcConnection, code: Code | None, why: str) -> None:
+        reason = f"{code.name}: {why}" if code is not None else why
+        self._records.broken.told("grpc", connection.peer, reason, connection.generation.number)
+
+    def upstream_failed(self, connection: GrpcConnection, cause: str, why: str) -> None:
+        self._records.upstream_failed(cause)
+        log.error(
+            "upstream.failed",
+            cause=cause,
+            problem=why,
+            listener="grpc",
+            client=connection.peer,
+            generation=connection.generation.number,
+        )
+
+    # Calls.
+
+    def call(self, connection: GrpcConnection, stream: Stream) -> Verdict | None:
+        visit, call = self._visit(connection, stream), stream.call
+        if call is None:
+            raise RuntimeError("asked of what is no call")
+        given = call.request_id
+        visit.asks_for(call, given.decode() if given is not None else secrets.token_hex(16))
+        if not self._leads_on(connection, visit.generation):
+            visit.reason = "upstream_changed"
+            connection.refuse(stream, "the upstream changed")
+            return None
+        return self._ask(connection, stream, Asked(call.method, call.fields, visit.client))
+
+    def named(self, connection: GrpcConnection, stream: Stream, collection: bytes | None) -> Verdict | None:
+        visit, call = stream.visit, stream.call
+        if call is None:
+            raise RuntimeError("asked of what is no call")
+        return self._ask(
+            connection, stream, Asked(call.method, call.fields, visit.client, collection, read=True)
+        )
+
+    def _leads_on(self, connection: GrpcConnection, generation: Generation) -> bool:
+        """Whether the connection leads to where this generation's upstream is."""
+        at = connection.upstream
+        if at is None or at is generation:
+            return True
+        same = at.settings.upstream.grpc == generation.settings.upstream.grpc
+        return same and at.upstream_anchors == generation.upstream_anchors
+
+    def _ask(self, connection: GrpcConnection, stream: Stream, asked: Asked) -> Verdict | None:
+        answer = self._judge(asked, stream.visit.generation)
+        if isinstance(answer, Awaitable):
+            self._start(self._wait(connection, stream, answer, read=asked.read))
+            return None
+        return self._verdict(stream, answer, read=asked.read)
+
+    async def _wait(
+        self, connection: GrpcConnection, stream: Stream, answer: Awaitable[Judgement], *, read: bool
+    ) -> None:
+        verdict = self._verdict(stream, await answer, read=read)
+        if not stream.gone:
+            connection.decide(stream, verdict)
+
+    def _verdict(self, stream: Stream, answer: Judgement, *, read: bool) -> Verdict:
+        visit: Visit = stream.visit
+        call: Call | None = stream.call
+        if isinstance(answer, NeedsCollection):
+            if read:
+                raise RuntimeError("asked for a collection that was given")
+            return Read(answer.field)
+        visit.verdict = answer
+        if isinstance(answer, Denied) or call is None:
+            return Deny(status_of(answer), answer.message) if isinstance(answer, Denied) else Deny(13, "")
+        return Admit(visit.onward(call, answer))
+
+    def malformed(self, connection: GrpcConnection, stream: Stream) -> None:
+        visit = stream.visit or self._visit(connection, stream)
+        visit.reason, visit.overruled = "malformed", True
+
+    def ended(self, connection: GrpcConnection, stream: Stream, failure: str | None) -> None:  # noqa: ARG002
+        visit: Visit | None = stream.visit
+        if visit is not None:
+            now = asyncio.get_running_loop().time()
+            self._records.decisions.record(visit.decision(now, failure))
+
+    def _visit(self, connection: GrpcConnection, stream: Stream) -> Visit:
+        now = asyncio.get_running_loop().time()
+        visit = stream.visit = Visit(now, self._generation(), connection, connection.peer)
+        return visit
+
+    def _start(self, work: "Awaitable[None]") -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("grpc.failed", problem=type(error).__name__, exc_info=error)
