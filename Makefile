@@ -7,12 +7,13 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 JOBS   ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check soak format clean
+.PHONY: help demo test check node soak format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     install into .venv and run rekeyd in front of a built-in service'
 	@echo 'make test     every check: ruff, mypy, import contracts, pytest'
+	@echo 'make node     install the JavaScript clients that some tests drive'
 	@echo 'make soak     the tests that take minutes'
 	@echo 'make format   format the code and mend what ruff can mend'
 	@echo 'make clean    remove .venv and what the tools left'
@@ -34,6 +35,10 @@ check: $(VENV)/.installed-dev
 	@echo 'lint-imports'
 	@$(BIN)/lint-imports >$(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 
+# Without a lock file: its addresses would be those of one registry. The versions are in package.json.
+node:
+	@cd tests/node && npm install --no-package-lock --no-audit --no-fund --silent
+
 soak: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -m soak --timeout 1800
 
@@ -42,7 +47,7 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff format daemon tests
 
 clean:
-	rm -rf $(VENV) .state .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) tests/node/node_modules .state .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find daemon tests -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is older than pyproject.toml when the dependencies may have changed.

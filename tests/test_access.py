@@ -1,21 +1,23 @@
 """Who gets in: the contract's table, and every way around it that we could think of."""
 
-import csv
 import importlib.resources
+import ipaddress
 import re
-from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import unquote_to_bytes
+from dataclasses import replace
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rekeyd.trust.access import Allowed, Denied, Presented, Reason, decide
-from rekeyd.trust.keys import Credential, KeyRing, Right
-from rekeyd.trust.policy import Policy, parse_policy
-
-TABLE = Path(__file__).parent / "data" / "qdrant-access.tsv"
+from rekeyd.trust.access import Ask, Presented, decide, judge_body, objection_to
+from rekeyd.trust.keys import Credential, KeyRing
+from rekeyd.trust.policy import Policy
+from rekeyd.trust.policy_file import parse_policy
+from rekeyd.trust.rights import Limits, Reach, Right
+from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
+from support.grounds import Believed
+from support.qdrant_table import Operation, operations
 
 
 def shipped(name: str) -> Policy:
@@ -50,34 +52,13 @@ def judged(
 ) -> Allowed | Denied:
     method = method.encode() if isinstance(method, str) else method
     path = path.encode() if isinstance(path, str) else path
-    return decide(method, path, presented, ring=ring, policy=policy, insecure=insecure)
+    grounds = Believed(ring, policy, open_to_all=insecure)
+    verdict = decide(Ask(method, path, presented), grounds, now=0.0, verified={})
+    assert not isinstance(verdict, Unverified)
+    return verdict
 
 
 # --- Qdrant's table
-
-
-class Operation(NamedTuple):
-    """A row of the table, REST side."""
-
-    method: str
-    template: str
-    read: bool
-    manage: bool
-    opened: bool
-
-    @property
-    def path(self) -> str:
-        return re.sub(r"\{\w+\}", "my%20name", self.template)
-
-
-def operations() -> list[Operation]:
-    with TABLE.open(newline="") as rows:
-        return [_operation(row) for row in csv.DictReader(rows, delimiter="\t") if row["rest"] != "-"]
-
-
-def _operation(row: dict[str, str]) -> Operation:
-    method, template = row["rest"].split(" ")
-    return Operation(method, template, row["read"] == "yes", row["manage"] == "yes", row["open"] == "yes")
 
 
 OPERATIONS = operations()
@@ -85,30 +66,30 @@ OPERATIONS = operations()
 
 def test_the_table_has_all_operations() -> None:
     assert len(OPERATIONS) == 79
-    assert {operation.manage for operation in OPERATIONS} == {True}
+    assert {operation.allowed["manage"] for operation in OPERATIONS} == {True}
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: f"{o.method} {o.template}")
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_every_operation_of_the_table_is_for_whom_the_table_says(operation: Operation) -> None:
-    method, path = operation.method, operation.path
+    method, path = operation.method, operation.path()
     for key in (WRITE_KEY, ALT_KEY):
         assert isinstance(judged(method, path, bearing(key)), Allowed)
     reads = judged(method, path, bearing(READ_KEY))
-    assert isinstance(reads, Allowed) == operation.read
+    assert isinstance(reads, Allowed) == operation.allowed["read"]
     if isinstance(reads, Denied):
         assert reads.reason is Reason.RIGHT_TOO_SMALL
     without = judged(method, path)
-    assert isinstance(without, Allowed) == operation.opened
+    assert isinstance(without, Allowed) == operation.allowed["open"]
     if isinstance(without, Denied):
         assert without.reason is Reason.NO_CREDENTIAL
-    assert isinstance(judged(method, path, bearing(b"wrong")), Allowed) == operation.opened
+    assert isinstance(judged(method, path, bearing(b"wrong")), Allowed) == operation.allowed["open"]
 
 
 def test_the_policy_has_no_rule_that_the_table_does_not_have() -> None:
     assert {(rule.method, rule.template) for rule in QDRANT.rules} == {
-        (o.method, o.template) for o in OPERATIONS if not o.opened
+        (o.method, o.template) for o in OPERATIONS if not o.allowed["open"]
     }
-    assert QDRANT.open_paths == {o.path.encode() for o in OPERATIONS if o.opened}
+    assert QDRANT.open_paths == {o.path().encode() for o in OPERATIONS if o.allowed["open"]}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +111,7 @@ def test_what_no_rule_names_needs_the_highest_right(method: str, path: str) -> N
     assert denied == Denied(
         Reason.RIGHT_TOO_SMALL,
         "Forbidden: manage access is required",
-        "read_only_api_key",
+        RING.find(READ_KEY),
         Right.MANAGE,
     )
     assert judged(method, path, bearing(WRITE_KEY)) == Allowed(Reason.KEY, RING.find(WRITE_KEY), Right.MANAGE)
@@ -269,17 +250,12 @@ def test_an_open_path_is_open_in_no_other_form() -> None:
     assert isinstance(judged("POST", "/healthz"), Denied)
 
 
-def test_insecure_lets_everybody_in_where_no_key_is_configured() -> None:
+def test_everybody_gets_in_where_the_door_was_left_open_on_purpose_and_nowhere_else() -> None:
     empty = KeyRing([])
     for path in ("/collections", "/x/../y", "*"):
         assert judged("PUT", path, ring=empty, insecure=True) == Allowed(Reason.INSECURE)
         assert isinstance(judged("PUT", path, ring=empty), Denied)
     assert isinstance(judged("PUT", "/collections", bearing(b"any"), ring=empty), Denied)
-
-
-def test_insecure_has_no_effect_where_a_key_is_configured() -> None:
-    assert isinstance(judged("GET", "/collections", insecure=True), Denied)
-    assert isinstance(judged("GET", "/collections", bearing(b"wrong"), insecure=True), Denied)
 
 
 # --- paths
@@ -305,7 +281,7 @@ def test_insecure_has_no_effect_where_a_key_is_configured() -> None:
 )
 def test_a_path_not_in_normal_form_needs_the_highest_right(path: str) -> None:
     assert judged("GET", path.encode("latin-1"), bearing(READ_KEY)) == Denied(
-        Reason.PATH_NOT_NORMAL, "The path is not in normal form", "read_only_api_key", Right.MANAGE
+        Reason.PATH_NOT_NORMAL, "The path is not in normal form", RING.find(READ_KEY), Right.MANAGE
     )
     assert isinstance(judged("GET", path.encode("latin-1"), bearing(WRITE_KEY)), Allowed)
     for policy in (QDRANT, HTTP):
@@ -388,7 +364,7 @@ def needs_more_than_read(method: str, reading: tuple[str, ...]) -> bool:
     """Whether some operation that is no read is what a router would choose."""
     matching = [o for o in OPERATIONS if o.method == method and _matches(o.template, reading)]
     matching.sort(key=lambda o: [part.startswith("{") for part in o.template.split("/")])
-    return bool(matching) and not matching[0].read
+    return bool(matching) and not matching[0].allowed["read"]
 
 
 def _matches(template: str, reading: tuple[str, ...]) -> bool:
@@ -435,9 +411,9 @@ joints = st.sampled_from(
 
 
 @st.composite
-def disguised(draw: st.DrawFn) -> bytes:
+def disguised(draw: st.DrawFn, operations: st.SearchStrategy[bytes] = templates) -> bytes:
     """One or two operations, spliced, with some characters encoded (more than once), or in another case."""
-    path = draw(templates) + draw(joints) + draw(st.one_of(st.just(b""), templates)) + draw(joints)
+    path = draw(operations) + draw(joints) + draw(st.one_of(st.just(b""), operations)) + draw(joints)
     out = []
     for position, byte in enumerate(path):
         one = bytes([byte])
@@ -476,10 +452,10 @@ def test_no_disguise_of_a_path_lets_a_read_only_key_do_more_than_read(method: st
 @settings(max_examples=300)
 @given(st.sampled_from(OPERATIONS), st.data())
 def test_no_respelling_of_a_denied_operation_is_allowed(operation: Operation, data: st.DataObject) -> None:
-    if operation.read:
+    if operation.allowed["read"]:
         return
     path = bytearray()
-    for byte in operation.path.encode():
+    for byte in operation.path().encode():
         times = data.draw(st.integers(0, 3)) if byte not in b"/%" else 0
         path += encoded(bytes([byte]), max(0, times - 1)) if times else bytes([byte]).swapcase()
     path += data.draw(st.sampled_from([b"", b"/", b"//", b"/.", b";", b"%20", b"%2f", b"%252f", b"?", b"#"]))
@@ -497,13 +473,12 @@ def test_no_respelling_of_a_denied_operation_is_allowed(operation: Operation, da
         ),
         max_size=4,
     ),
-    st.booleans(),
 )
 def test_without_a_known_key_only_open_paths_are_served(
-    method: str, path: bytes, fields: list[tuple[bytes, bytes]], insecure: bool
+    method: str, path: bytes, fields: list[tuple[bytes, bytes]]
 ) -> None:
     for policy in (QDRANT, HTTP):
-        verdict = judged(method, path, Presented.among(fields), policy=policy, insecure=insecure)
+        verdict = judged(method, path, Presented.among(fields), policy=policy)
         opened = method in {"GET", "HEAD", "OPTIONS"} and path in policy.open_paths
         assert isinstance(verdict, Allowed) == opened
 
@@ -519,3 +494,164 @@ def test_no_verdict_holds_a_secret(method: str, path: bytes, key: bytes) -> None
 def test_a_read_write_key_may_do_everything(method: str, path: bytes) -> None:
     for policy in (QDRANT, HTTP):
         assert isinstance(judged(method, path, bearing(WRITE_KEY), policy=policy), Allowed)
+
+
+# --- limits
+
+
+READ_BOOKS = Limits(collections=(("books", Reach.READ),))
+POINTS_OF_BOOKS = Limits(collections=(("books", Reach.POINTS),))
+WRITE_BOOKS = Limits(collections=(("books", Reach.WRITE),))
+LIMITED = {"collection_r": READ_BOOKS, "collection_prw": POINTS_OF_BOOKS, "collection_rw": WRITE_BOOKS}
+SECRET = b"a-secret-of-whom-is-limited"
+
+
+def limited(limits: Limits, right: Right = Right.WRITE) -> KeyRing:
+    return KeyRing([replace(Credential.of_secret("limited", right, SECRET.decode()), limits=limits)])
+
+
+def reason_for(method: str | bytes, path: str | bytes, ring: KeyRing, policy: Policy = QDRANT) -> Reason:
+    return judged(method, path, bearing(SECRET), ring=ring, policy=policy).reason
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_who_is_limited_to_a_collection_may_do_what_the_table_says(operation: Operation) -> None:
+    for kind, limits in LIMITED.items():
+        ring = limited(limits, max(reach.right for _, reach in limits.collections or ()))
+
+        def allowed(collection: str, ring: KeyRing = ring) -> bool:
+            path = operation.path(collection)
+            return isinstance(judged(operation.method, path, bearing(SECRET), ring=ring), Allowed)
+
+        assert allowed("books") is operation.is_for(kind), kind
+        assert not (operation.of_a_collection and allowed("papers")), kind
+
+
+def test_what_needs_the_body_is_allowed_depending_on_it() -> None:
+    for operation in OPERATIONS:
+        asked = operation.method, operation.path("books")
+        verdict = judged(*asked, bearing(SECRET), ring=limited(READ_BOOKS, Right.READ))
+        assert isinstance(verdict, Denied) or verdict.lookups is operation.needs_the_body, operation
+        whole = judged(*asked, bearing(READ_KEY))
+        assert isinstance(whole, Denied) or not whole.lookups, "who may read everything may look anything up"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"query": [1]}', Reason.KEY),
+        (b'{"lookup_from": {"collection": "books"}}', Reason.KEY),
+        (b'{"lookup_from": {"collection": "papers"}}', Reason.COLLECTION_NOT_ALLOWED),
+        (b'{"prefetch": [{"lookup_from": {"collection": "papers"}}]}', Reason.COLLECTION_NOT_ALLOWED),
+        (b'{"lookup_from": {"collection": "book\\u0073"}}', Reason.KEY),
+        (b'{"\\u006cookup_from": {"collection": "papers"}}', Reason.COLLECTION_NOT_ALLOWED),
+        (b'{"lookup_from": 7}', Reason.BODY_NOT_JUDGED),
+        (b"lookup_from", Reason.BODY_NOT_JUDGED),
+    ],
+)
+def test_a_body_that_names_another_collection_is_judged(body: bytes, reason: Reason) -> None:
+    ring = limited(READ_BOOKS, Right.READ)
+    allowed = judged("POST", "/collections/books/points/query", bearing(SECRET), ring=ring)
+    assert isinstance(allowed, Allowed)
+    assert judge_body(allowed, body, QDRANT).reason is reason
+
+
+def test_a_body_matters_only_where_the_verdict_depends_on_it() -> None:
+    allowed = judged("POST", "/collections/books/points/query", bearing(READ_KEY))
+    assert isinstance(allowed, Allowed)
+    assert judge_body(allowed, b'{"lookup_from": {"collection": "papers"}}', QDRANT) is allowed
+
+
+of_collections = st.builds(
+    lambda operation, name: operation.path(name).encode(),
+    st.sampled_from([operation for operation in OPERATIONS if operation.of_a_collection]),
+    st.sampled_from(["books", "papers"]),
+)
+
+
+@settings(max_examples=600)
+@given(methods, disguised(of_collections), st.sampled_from(list(LIMITED.values())))
+@example("GET", b"/collections/books", READ_BOOKS)
+@example("POST", b"/collections/%62ooks/points/scroll", READ_BOOKS)
+def test_no_spelling_of_a_path_reaches_another_collection(method: str, path: bytes, limits: Limits) -> None:
+    """However often a server decodes the path, the collection that it finds there is `books`."""
+    if reason_for(method, path, limited(limits)) is Reason.KEY:
+        reading = path
+        for _ in range(5):
+            reading = unquote_to_bytes(reading)
+            _, first, *rest = reading.split(b"/")
+            assert first.lower() != b"collections" or rest[:1] in ([], [b"books"])
+
+
+@given(st.text(min_size=1, max_size=12), st.integers(0, 3))
+def test_a_collection_is_reached_by_its_own_name_alone(name: str, layers: int) -> None:
+    segment = name.encode("utf-8", "surrogatepass")
+    for _ in range(layers + 1):
+        segment = quote_from_bytes(segment, safe="").encode()
+    path = b"/collections/" + segment + b"/points/scroll"
+    reached = reason_for("POST", path, limited(READ_BOOKS, Right.READ)) is Reason.KEY
+    assert reached is (name == "books")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/collections/books/../papers", "/collections//books", "/collections/books;x", "/collections/books%2fx"],
+)
+def test_who_is_limited_needs_a_path_in_normal_form_whatever_the_right(path: str) -> None:
+    for limits in (READ_BOOKS, Limits(paths=(b"/collections/books",)), Limits(paths=(b"/",))):
+        assert reason_for("GET", path, limited(limits, Right.MANAGE)) is Reason.PATH_NOT_NORMAL
+
+
+def test_a_limit_to_paths_is_a_limit_whatever_the_right() -> None:
+    ring = limited(Limits(paths=(b"/collections/books",)), Right.MANAGE)
+    assert reason_for("DELETE", "/collections/books", ring) is Reason.KEY
+    assert reason_for("DELETE", "/collections/papers", ring) is Reason.PATH_NOT_ALLOWED
+    assert reason_for("GET", "/collections/booksellers", ring) is Reason.PATH_NOT_ALLOWED
+
+
+def test_a_policy_that_knows_no_collections_has_nothing_for_who_is_limited_to_some() -> None:
+    assert reason_for("GET", "/collections/books", limited(READ_BOOKS), HTTP) is Reason.COLLECTION_NOT_ALLOWED
+
+
+def test_a_key_is_good_for_a_time_and_from_a_network() -> None:
+    key = replace(
+        Credential.of_secret("key", Right.READ, SECRET.decode()),
+        not_before=10.0,
+        expires=20.0,
+        limits=Limits(networks=(ipaddress.ip_network("192.0.2.0/24"),)),
+    )
+
+    def at(now: float, client: str) -> Reason:
+        ask = Ask(b"GET", b"/collections", bearing(SECRET), client)
+        verdict = decide(ask, Believed(KeyRing([key]), QDRANT), now, {})
+        assert not isinstance(verdict, Unverified)
+        return verdict.reason
+
+    assert at(9.9, "192.0.2.7") is Reason.NOT_YET_VALID
+    assert at(10.0, "192.0.2.7") is Reason.KEY
+    assert at(20.0, "192.0.2.7") is Reason.EXPIRED
+    assert at(15.0, "198.51.100.7") is at(15.0, "local") is Reason.NETWORK_NOT_ALLOWED
+
+
+def test_a_key_of_the_key_file_with_a_secret_that_may_be_guessed_is_refused() -> None:
+    weak = replace(Credential.of_secret("weak", Right.READ, "letmein"), named=True)
+    static = Credential.of_secret("api_key", Right.READ, "hunter2")
+    ring = KeyRing([weak, static])
+    denied = judged("GET", "/collections", bearing(b"letmein"), ring=ring)
+    assert (denied.reason, denied.key_id) == (Reason.WEAK_SECRET, "weak")
+    assert isinstance(denied, Denied)
+    assert denied.message == "Invalid API key or JWT", "who tries secrets learns nothing"
+    assert judged("GET", "/collections", bearing(b"hunter2"), ring=ring).reason is Reason.KEY
+
+
+def test_what_was_let_in_is_judged_anew_by_what_is_believed_now() -> None:
+    reader = Credential.of_secret("reader", Right.READ, READ_KEY.decode())
+    ask = Ask(b"GET", b"/collections")
+    closed = Believed(KeyRing([]), QDRANT)
+    assert objection_to(ask, reader, Believed(KeyRing([reader]), QDRANT), 0.0) is None
+    assert objection_to(ask, reader, closed, 0.0) == "key reader was removed"
+    assert objection_to(ask, reader, Believed(KeyRing([reader]), Policy.of("p", [], [])), 0.0) == (
+        "key reader is not enough any more: right_too_small"
+    )
+    assert objection_to(ask, None, closed, 0.0) == "a key is needed now"
+    assert objection_to(ask, None, replace(closed, open_to_all=True), 0.0) is None

@@ -9,16 +9,31 @@ from hypothesis import strategies as st
 from rekeyd.http1 import answers
 from rekeyd.http1.request import Field
 from rekeyd.http1.response import ResponseReader
-from rekeyd.trust.access import Denied, Reason
-from rekeyd.trust.keys import Right
+from rekeyd.trust.keys import Credential
+from rekeyd.trust.rights import Right
+from rekeyd.trust.verdict import Denied, Quota, Reason
 
 MESSAGE = "Invalid API key or JWT"
 DENIALS = {
     Reason.NO_CREDENTIAL: 401,
     Reason.UNKNOWN_KEY: 401,
+    Reason.WEAK_SECRET: 401,
     Reason.REPEATED_CREDENTIAL: 400,
     Reason.PATH_NOT_NORMAL: 400,
+    Reason.EXPIRED: 403,
+    Reason.NOT_YET_VALID: 403,
+    Reason.BAD_SIGNATURE: 403,
+    Reason.WRONG_ALGORITHM: 403,
+    Reason.CLAIMS_NOT_JUDGED: 403,
+    Reason.TOKEN_REVOKED: 403,
+    Reason.NETWORK_NOT_ALLOWED: 403,
+    Reason.PATH_NOT_ALLOWED: 403,
     Reason.RIGHT_TOO_SMALL: 403,
+    Reason.COLLECTION_NOT_ALLOWED: 403,
+    Reason.BODY_NOT_JUDGED: 403,
+    Reason.TOO_MANY_FAILURES: 429,
+    Reason.TOO_MANY_WAITING: 429,
+    Reason.RATE_LIMITED: 429,
 }
 
 
@@ -65,7 +80,7 @@ def test_every_reason_of_a_denial_has_its_status(reason: Reason, status: int) ->
 
 
 def test_every_reason_is_a_denial_with_a_status_or_lets_somebody_in() -> None:
-    assert set(Reason) - set(DENIALS) == {Reason.OPEN, Reason.KEY, Reason.INSECURE}
+    assert set(Reason) - set(DENIALS) == {Reason.OPEN, Reason.KEY, Reason.TOKEN, Reason.INSECURE}
 
 
 @pytest.mark.parametrize("reason", [Reason.NO_CREDENTIAL, Reason.UNKNOWN_KEY])
@@ -79,11 +94,26 @@ def test_401_is_plain_text_and_names_its_scheme(reason: Reason) -> None:
     "reason", [Reason.REPEATED_CREDENTIAL, Reason.PATH_NOT_NORMAL, Reason.RIGHT_TOO_SMALL]
 )
 def test_other_denials_have_qdrants_json_form(reason: Reason) -> None:
-    denied = Denied(reason, "Forbidden: manage access is required", "read_only_api_key", Right.MANAGE)
+    reader = Credential.of_secret("read_only_api_key", Right.READ, "a secret")
+    denied = Denied(reason, "Forbidden: manage access is required", reader, Right.MANAGE)
     body, fields = answers.body_of(denied, 0.0001234567)
     assert json.loads(body) == {"status": {"error": "Forbidden: manage access is required"}, "time": 0.000123}
     assert fields == (answers.JSON,)
     assert b"read_only_api_key" not in body
+
+
+def test_who_has_to_wait_is_told_how_long_and_what_of_a_rate_is_left() -> None:
+    quota = Quota(limit=2.5, remaining=0, reset=0.2, retry_after=0.4)
+    denied = Denied(Reason.RATE_LIMITED, MESSAGE, retry_after=0.4, quota=quota)
+    _, fields = answers.body_of(denied, 0.0)
+    assert dict(fields) == {
+        b"Content-Type": b"application/json",
+        b"Retry-After": b"1",
+        b"X-RateLimit-Limit": b"2.5",
+        b"X-RateLimit-Remaining": b"0",
+        b"X-RateLimit-Reset": b"1",
+    }
+    assert answers.quota_fields(None) == ()
 
 
 @given(st.text(), st.floats(0, 1e6))

@@ -100,6 +100,19 @@ async def test_check_tells_every_mistake_in_the_settings(tmp_path: Path, run: Ru
     assert all(line.endswith(".") for line in lines)
 
 
+async def test_check_explains_which_rule_decides_about_a_request(tmp_path: Path, run: Run) -> None:
+    site = live_site(tmp_path)
+    told = await run("check", "-c", site.file, "--explain", "POST /collections/x/points/search")
+    assert (told.status, told.err) == (0, "")
+    assert (
+        "  rule      POST /collections/{collection_name}/points/search: read points" in told.out.splitlines()
+    )
+    assert "  may       api_key" in told.out.splitlines()
+    unclear = await run("check", "-c", site.file, "--explain", "/collections")
+    assert (unclear.status, unclear.out) == (2, "")
+    assert unclear.err == "rekeyd: --explain: write a method and a path, such as 'GET /collections'\n"
+
+
 async def test_check_of_a_file_that_is_not_there_or_no_yaml(tmp_path: Path, run: Run) -> None:
     told = await run("check", "-c", tmp_path / "absent.yaml")
     assert (told.status, told.out) == (2, "")

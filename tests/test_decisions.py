@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rekeyd.telemetry.decisions import FLOOD, Coalescer, Decision, DecisionLog
 from rekeyd.telemetry.hub import Hub
-from rekeyd.trust.keys import Right
+from rekeyd.trust.rights import Right
 from support.waiting import eventually
 
 ALLOWED = Decision(

@@ -7,9 +7,10 @@ import pytest
 
 from rekeyd.trust.certificates import read_anchors
 from rekeyd.trust.generation import Candidate, Part, changes
-from rekeyd.trust.keys import Credential, KeyRing, Right
+from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.policy import Policy
 from rekeyd.trust.revocations import read_revocations
+from rekeyd.trust.rights import Right
 from support.generations import API_KEY, POLICY, candidate_of, material_of, settings_of
 from support.pki import Authority, Leaf
 

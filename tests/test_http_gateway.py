@@ -3,10 +3,14 @@
 import asyncio
 import gc
 import gzip
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rekeyd.trust.keys import Credential, KeyRing
+from rekeyd.trust.rights import Limits, Right
 from support.gateway import API_KEY, READ_KEY, Scene, stage
 from support.waiting import eventually
 from support.wire import END_OF_HEAD, Answer, Link, answering, connect, ok, request
@@ -105,6 +109,45 @@ async def test_who_has_no_right_key_is_told_so_and_nothing_is_forwarded(
         assert not record["dispensable"]
         assert "key_id" not in record
         assert scene.upstream.links == []
+
+
+async def test_who_guesses_has_to_wait_and_a_known_key_does_not(tmp_path: Path) -> None:
+    async with stage(tmp_path, answering(ok()), access={"failures_per_minute": 2}) as scene:
+        said = [await scene.ask(request(key=f"guess-{number}")) for number in range(4)]
+        assert [answer.status for answer in said] == [401, 401, 429, 429]
+        assert 1 <= int(said[-1].field("retry-after") or 0) <= 30
+        assert json.loads(said[-1].body)["status"]["error"] == "Too many failed attempts from this network"
+        assert (await scene.ask(request(key=API_KEY))).status == 200
+        reasons = [record["reason"] for record in await scene.several(5)]
+        assert reasons == ["unknown_key"] * 2 + ["too_many_failures"] * 2 + ["key"]
+
+
+async def test_who_guesses_behind_a_trusted_proxy_is_not_the_proxy(tmp_path: Path) -> None:
+    service = {"trusted_proxies": ["127.0.0.0/8"]}
+    async with stage(tmp_path, answering(ok()), access={"failures_per_minute": 1}, service=service) as scene:
+        said = [
+            (
+                await scene.ask(request("GET", "/collections", f"X-Forwarded-For: {client}", key="guess"))
+            ).status
+            for client in ("192.0.2.1", "192.0.2.1", "192.0.2.2")
+        ]
+        assert said == [401, 429, 401]
+
+
+async def test_a_key_with_a_rate_is_told_what_is_left_of_it(tmp_path: Path) -> None:
+    upstream = ok(b"fine", "X-RateLimit-Limit: 1000", "X-RateLimit-Policy: theirs")
+    key = replace(Credential.of_secret("slow", Right.READ, "a-key-with-a-rate"), limits=Limits(rate=0.01))
+    async with stage(tmp_path, answering(upstream)) as scene:
+        scene.believe(KeyRing([key]))
+        allowed = await scene.ask(request(key="a-key-with-a-rate"))
+        denied = await scene.ask(request(key="a-key-with-a-rate"))
+    assert (allowed.status, denied.status) == (200, 429)
+    for answer in (allowed, denied):
+        assert answer.names.count("x-ratelimit-limit") == 1, "the key is held to ours"
+        assert (answer.field("x-ratelimit-limit"), answer.field("x-ratelimit-remaining")) == ("0.01", "0")
+        assert 90 <= int(answer.field("x-ratelimit-reset") or 0) <= 100
+    assert allowed.field("x-ratelimit-policy") == "theirs"
+    assert 90 <= int(denied.field("retry-after") or 0) <= 100
 
 
 async def test_a_read_only_key_reads_and_does_not_write(tmp_path: Path) -> None:

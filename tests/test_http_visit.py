@@ -8,8 +8,9 @@ import pytest
 
 from rekeyd.listeners.http.protocol import GatewayProtocol
 from rekeyd.listeners.http.visit import Visit, printable
-from rekeyd.trust.access import Allowed, Denied, Reason
-from rekeyd.trust.keys import Credential, Right
+from rekeyd.trust.keys import Credential
+from rekeyd.trust.rights import Right
+from rekeyd.trust.verdict import Allowed, Denied, Reason
 from support.generations import Site
 
 

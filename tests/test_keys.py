@@ -7,15 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.keys import Credential, KeyRing, Right, digest_of
+from rekeyd.trust.keys import Credential, KeyRing, digest_of
+from rekeyd.trust.rights import Right
 
 WRITER = Credential.of_secret("api_key", Right.MANAGE, "secret-of-the-writer")
 READER = Credential.of_secret("read_only_api_key", Right.READ, "secret-of-the-reader")
-
-
-def test_each_right_includes_those_below_it() -> None:
-    assert Right.READ < Right.WRITE < Right.MANAGE
-    assert [str(right) for right in Right] == ["read", "write", "manage"]
 
 
 def test_a_secret_is_kept_as_its_sha256_alone() -> None:

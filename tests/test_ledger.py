@@ -3,16 +3,19 @@
 import asyncio
 import itertools
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from rekeyd.ledger import Entry, Ledger
+from rekeyd.ledger import Entry, Ledger, Use
+from rekeyd.trust.access import Ask
 from rekeyd.trust.certificates import read_anchors
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing, Right
+from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.revocations import read_revocations
+from rekeyd.trust.rights import Limits, Right
 from support.generations import candidate_of, settings_of
 from support.pki import Authority
 
@@ -21,6 +24,7 @@ CA, OTHER = Authority("client CA"), Authority("another CA")
 SERVER = Authority().issue()
 CLIENT, STRANGER = CA.issue("worker.test", client=True).der, OTHER.issue("other.test", client=True).der
 KEY = Credential.of_secret("writer", Right.WRITE, "a secret")
+WRITES, READS = Ask(b"PUT", b"/write"), Ask(b"GET", b"/read")
 
 
 class Guest:
@@ -69,12 +73,17 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def entered(
-    ledger: Ledger, under: Generation, certificate: bytes | None = None, *, using: Credential | None = None
+    ledger: Ledger,
+    under: Generation,
+    certificate: bytes | None = None,
+    *,
+    using: Credential | None = None,
+    ask: Ask = WRITES,
 ) -> tuple[Guest, Entry]:
     guest = Guest()
     entry = ledger.enter(guest, under, certificate)
     if using is not None:
-        entry.using.append(using)
+        entry.using.append(Use(ask, using))
     return guest, entry
 
 
@@ -171,29 +180,96 @@ async def test_what_is_trusted_again_within_the_grace_is_not_cut() -> None:
     assert entry.timers == rests.timers == {}
 
 
+EXPIRED = replace(KEY, expires=1.0)
+ELSEWHERE = replace(KEY, limits=Limits(paths=(b"/elsewhere",)))
+
+
 @pytest.mark.parametrize(
-    "left", [KeyRing([]), KeyRing([Credential.of_secret("writer", Right.READ, "a secret")])]
+    ("left", "why"),
+    [
+        ([], "key writer was removed"),
+        ([replace(KEY, right=Right.READ)], "key writer is not enough any more: right_too_small"),
+        ([EXPIRED], "key writer is not enough any more: expired"),
+        ([ELSEWHERE], "key writer is not enough any more: path_not_allowed"),
+    ],
 )
-async def test_a_request_whose_key_is_gone_or_smaller_is_cut_after_the_grace(left: KeyRing) -> None:
+async def test_a_request_that_would_not_be_let_in_any_more_is_cut_after_the_grace(
+    left: list[Credential], why: str
+) -> None:
     first = generation(1)
     ledger = at_generation(first)
     other_key = Credential.of_secret("reader", Right.READ, "another")
     (running, _), (short, brief), (other, _) = (
         entered(ledger, first, using=KEY),
         entered(ledger, first, using=KEY),
-        entered(ledger, first, using=other_key),
+        entered(ledger, first, using=other_key, ask=READS),
     )
 
     ledger.rotated(generation(2, keys=KeyRing([*left, other_key])))
     brief.using.clear()
 
     await asyncio.wait_for(running.over.wait(), 2)
-    assert [why for why, _ in running.cuts] == ["key writer was removed or has a smaller right"]
+    assert [told for told, _ in running.cuts] == [why]
     assert running.retired == [], "the connection itself is as good as before"
     await asyncio.sleep(GRACE / 2)
     assert short.cuts == other.cuts == [], (
         "what finishes within the grace isn't cut, nor are other keys' users"
     )
+
+
+async def test_a_key_that_gets_another_name_or_a_greater_right_is_the_same_key() -> None:
+    first = generation(1)
+    ledger = at_generation(first)
+    guest, entry = entered(ledger, first, using=KEY)
+
+    ledger.rotated(generation(2, keys=KeyRing([replace(KEY, id="renamed", right=Right.MANAGE)])))
+
+    assert (guest.retired, entry.timers) == ([], {})
+
+
+async def test_a_request_ends_when_its_key_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rekeyd.ledger.LOOKS", 0.02)
+    clock = [1000.0]
+    ending = replace(KEY, expires=1001.0)
+    ledger, rules = Ledger(now=lambda: clock[0]), generation(1, keys=KeyRing([ending]))
+    ledger.rotated(rules)
+    (guest, entry), (other, brief) = entered(ledger, rules), entered(ledger, rules)
+
+    with ledger.resting(entry, Use(WRITES, ending)):
+        with ledger.resting(brief, Use(WRITES, ending)):
+            await asyncio.sleep(0.1)
+            assert guest.cuts == [], "it has not expired yet"
+        clock[0] = 1001.0
+        await asyncio.wait_for(guest.over.wait(), 2)
+
+    assert [why for why, _ in guest.cuts] == ["key writer is not enough any more: expired"]
+    assert other.cuts == [], "its request was over by then"
+    await asyncio.sleep(0.1)
+    assert ledger._looks is None, "nothing is looked at that nobody uses"
+
+
+async def test_a_token_lasts_as_long_as_its_signer() -> None:
+    first = generation(1)
+    ledger = at_generation(first)
+    token = replace(KEY, is_token=True, subject="somebody")
+    guest, _ = entered(ledger, first, using=token)
+
+    ledger.rotated(generation(2))
+
+    await asyncio.wait_for(guest.over.wait(), 2)
+    assert [why for why, _ in guest.cuts] == ["token of writer is not accepted any more"]
+
+
+async def test_what_was_let_in_without_a_key_ends_where_one_is_needed_now() -> None:
+    first = generation(1)
+    ledger = at_generation(first)
+    guest, entry = entered(ledger, first)
+    entry.using.append(Use(WRITES, None))
+
+    ledger.rotated(generation(2))
+
+    await asyncio.wait_for(guest.over.wait(), 2)
+    assert [why for why, _ in guest.cuts] == ["a key is needed now"]
 
 
 async def test_who_came_in_during_a_rotation_is_judged_by_the_later_generation() -> None:

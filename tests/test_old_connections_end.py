@@ -245,15 +245,18 @@ async def test_max_age_ends_connections_and_its_change_is_for_new_ones(
 
 
 @pytest.mark.parametrize(
-    "keys",
+    ("keys", "reason"),
     [
-        {"api_key": NEXT_KEY, "alt_api_key": OTHER_KEY},
-        {"api_key": NEXT_KEY, "alt_api_key": OTHER_KEY, "read_only_api_key": API_KEY},
+        ({"api_key": NEXT_KEY, "alt_api_key": OTHER_KEY}, "key api_key was removed"),
+        (
+            {"api_key": NEXT_KEY, "alt_api_key": OTHER_KEY, "read_only_api_key": API_KEY},
+            "key read_only_api_key is not enough any more: right_too_small",
+        ),
     ],
     ids=["removed", "smaller right"],
 )
 async def test_a_key_that_is_gone_ends_what_it_opened_within_five_seconds(
-    start_daemon: StartDaemon, tmp_path: Path, keys: dict[str, Any]
+    start_daemon: StartDaemon, tmp_path: Path, keys: dict[str, Any], reason: str
 ) -> None:
     site = live_site(tmp_path, tls={"watch": False}, service={"alt_api_key": OTHER_KEY})
     daemon = await start_daemon(site.file, secrets=[API_KEY, OTHER_KEY, NEXT_KEY])
@@ -275,7 +278,6 @@ async def test_a_key_that_is_gone_ends_what_it_opened_within_five_seconds(
         assert max(ends) < WITHIN, ends
         assert await goes_on(other)
         assert (await short.ask(key=NEXT_KEY)).status == 200, "the connection is as good as before"
-    reason = "key api_key was removed or has a smaller right"
     lines = await daemon.several(3, "auth.allowed", failure=reason, key_id="api_key")
     assert sorted(line["path"] for line in lines) == ["/socket", "/stream", "/upload"]
     assert len(daemon.told("connection.cut", reason=reason)) == len(daemon.told("connection.cut")) == 3

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -130,6 +131,36 @@ async def test_qdrant_client_writes_and_reads_and_a_read_only_key_only_reads(ser
     await asyncio.to_thread(story)
     await served.daemon.several(3, "auth.denied", key_id="read_only_api_key", status=403)
     await served.daemon.event("auth.denied", status=401)
+
+
+# Qdrant's JavaScript client
+
+
+NODE = TESTS / "node"
+has_node = pytest.mark.skipif(
+    shutil.which("node") is None or not (NODE / "node_modules").is_dir(),
+    reason="node or its packages are not installed (`make node`)",
+)
+
+
+async def in_javascript(at: Served, key: str, *steps: str) -> dict[str, object]:
+    """What came of each step: the result, or the status of the refusal."""
+    environ = {"NODE_EXTRA_CA_CERTS": str(at.ca)}
+    said = await ran("node", str(NODE / "qdrant.mjs"), at.url, key, *steps, environ=environ)
+    return dict(json.loads(said))
+
+
+@has_node
+async def test_qdrants_javascript_client_goes_as_far_as_its_key(served: Served) -> None:
+    story = ("create", "upsert", "query", "list")
+    said = await in_javascript(served, API_KEY, *story)
+    assert (said["create"], said["upsert"], said["query"]) == (True, "completed", ["Berlin"])
+    assert "towns" in cast(list[str], said["list"])
+    said = await in_javascript(served, READER, *story, "drop")
+    assert (said["create"], said["upsert"], said["query"], said["drop"]) == (403, 403, ["Berlin"], 403)
+    said = await in_javascript(served, "not-a-key-at-all", *story)
+    assert set(said.values()) == {401}
+    assert (await in_javascript(served, API_KEY, "drop"))["drop"] is True
 
 
 @needs("mkcert")

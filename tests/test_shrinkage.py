@@ -8,7 +8,6 @@ from cryptography.hazmat.primitives import hashes
 
 from rekeyd.trust.certificates import read_anchors
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing, Right
 from rekeyd.trust.revocations import read_revocations
 from rekeyd.trust.shrinkage import Shrinkage, shrinkage
 from support.generations import candidate_of, settings_of
@@ -18,15 +17,10 @@ CA, OTHER = Authority("client CA"), Authority("another CA")
 SERVER = Authority().issue()
 
 
-def ring(**keys: tuple[Right, str]) -> KeyRing:
-    return KeyRing(Credential.of_secret(name, right, secret) for name, (right, secret) in keys.items())
-
-
 def generation(
     *,
     anchors: bytes | None = None,
     crl: bytes | None = None,
-    keys: KeyRing | None = None,
     mode: bool | str = False,
     **tls: Any,
 ) -> Generation:
@@ -38,38 +32,15 @@ def generation(
         settings=settings,
         anchors=read_anchors(anchors) if anchors else None,
         revocations=read_revocations(crl) if crl else None,
-        ring=keys,
     ).generation(1)
 
 
 def test_nothing_is_taken_away_by_what_is_added_or_stays() -> None:
-    old = generation(anchors=CA.pem, crl=CA.crl(1), keys=ring(a=(Right.READ, "1")))
-    new = generation(
-        anchors=OTHER.pem + CA.pem, crl=CA.crl(1), keys=ring(a=(Right.WRITE, "1"), b=(Right.READ, "2"))
-    )
+    old = generation(anchors=CA.pem, crl=CA.crl(1))
+    new = generation(anchors=OTHER.pem + CA.pem, crl=CA.crl(1))
 
     assert shrinkage(old, new) == Shrinkage()
     assert not shrinkage(old, new)
-
-
-@pytest.mark.parametrize(
-    ("after", "lost"),
-    [
-        ({}, {"a"}),
-        ({"a": (Right.WRITE, "another")}, {"a"}),
-        ({"a": (Right.READ, "1")}, {"a"}),
-        ({"a": (Right.WRITE, "1")}, set()),
-        ({"renamed": (Right.WRITE, "1")}, set()),
-        ({"a": (Right.MANAGE, "1")}, set()),
-    ],
-)
-def test_a_key_is_lost_with_its_secret_or_a_part_of_its_right(
-    after: dict[str, tuple[Right, str]], lost: set[str]
-) -> None:
-    taken = shrinkage(generation(keys=ring(a=(Right.WRITE, "1"))), generation(keys=ring(**after)))
-
-    assert taken.keys == lost
-    assert bool(taken) is bool(lost)
 
 
 def test_an_authority_is_lost_by_its_fingerprint() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from rekeyd.telemetry.status import SHOWN, State, status_lines, status_of
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing, Right
+from rekeyd.trust.keys import Credential, KeyRing
+from rekeyd.trust.rights import Right
 from support.generations import candidate_of, material_of, settings_of
 from support.pki import Authority, now
 

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from rekeyd.telemetry.tallies import BUCKETS, KEY_IDS, OTHER, Durations, KeyIds
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing, Right
+from rekeyd.trust.keys import Credential, KeyRing
+from rekeyd.trust.rights import Right
 from support.generations import candidate_of
 
 

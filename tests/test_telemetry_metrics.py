@@ -17,7 +17,8 @@ from rekeyd.telemetry.handshakes import KINDS
 from rekeyd.telemetry.metrics import CAUSES, OUTCOMES, REASONS, TRIGGERS, Metrics
 from rekeyd.telemetry.tallies import BUCKETS
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing, Right
+from rekeyd.trust.keys import Credential, KeyRing
+from rekeyd.trust.rights import Right
 from support.generations import candidate_of, material_of
 from support.pki import Authority
 

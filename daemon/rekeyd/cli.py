@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from rekeyd import __version__
 from rekeyd.checking import check, socket_named_in
+from rekeyd.commands.explain import explain
 from rekeyd.demo import Stage, state_directory
 from rekeyd.errors import SettingsError
 from rekeyd.listeners.admin import NoDaemon, ask
@@ -94,7 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=int, default=0, help="port to listen on (any free one)")
     demo.add_argument("--state", type=Path, metavar="DIR", help="where its files go")
     add("serve", "run the daemon in the foreground", _serve, file)
-    add("check", "judge settings, certificates and keys without serving them", _check, file)
+    check = add("check", "judge settings, certificates and keys without serving them", _check, file)
+    check.add_argument(
+        "--explain", metavar="'METHOD /path'", help="say which rule decides about such a request, and who may"
+    )
     reload = add(
         "reload", "ask the running daemon to reload, and tell what came of it", _reload, file, daemon
     )
@@ -156,11 +161,24 @@ async def _perform(stage: Stage, server: Server) -> None:
 
 
 def _check(chosen: argparse.Namespace) -> int:
+    if chosen.explain is not None:
+        return _explain(chosen)
     report = check(Disk(chosen.config, os.environ), dt.datetime.now(dt.UTC))
     print(f"{chosen.config}: {'good' if report.good else 'would be refused'}")
     for line in report.lines():
         print(line)
     return GOOD if report.good else BAD
+
+
+def _explain(chosen: argparse.Namespace) -> int:
+    candidate = Disk(chosen.config, os.environ).load()
+    try:
+        for line in explain(chosen.explain, candidate, time.time()):
+            print(line)
+    except ValueError as error:
+        _say(f"--explain: {error}")
+        return SETTINGS_WRONG
+    return GOOD
 
 
 def _reload(chosen: argparse.Namespace) -> int:

@@ -2,9 +2,10 @@
 
 The rules:
 
-1. What is open must be admissible to the current generation: after each change every connection is judged
-   anew, with the very function that admits new ones. What rests on trust that was taken away (a CA, a client
-   certificate, a key) gets `GRACE` seconds to finish, and is then cut, unless it is trusted again by then.
+1. What is open must be admissible to the current generation: after each change every connection, and every
+   request that runs on it, is judged anew, with the very functions that admit new ones. What rests on trust
+   that was taken away or is over (a CA, a client certificate, a key, a token) gets `GRACE` seconds to finish,
+   and is then cut, unless it is trusted again by then.
 2. `connections.after_rotation: drain` retires the connections of older generations: idle ones close at
    moments spread over `connections.drain` seconds, so that their clients don't come back all at once; answers
    at hand say `Connection: close`; what is left at the end is cut.
@@ -16,14 +17,17 @@ Must not know: what is spoken on a connection, or how it is closed.
 """
 
 import asyncio
+import contextlib
 import random
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
 
+from rekeyd.trust.access import Ask, objection_to
 from rekeyd.trust.clients import objection
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.keys import Credential
@@ -33,6 +37,8 @@ log = structlog.get_logger()
 
 GRACE = 3.0
 """Seconds between the loss of trust and the cut, so that the end comes within 5 also on a busy machine."""
+LOOKS = 1.0
+"""Seconds between two looks at whether a key or token that is in use has expired."""
 _JITTER = 0.1
 
 
@@ -46,6 +52,14 @@ class Closable(Protocol):
         """Close now, whatever is under way; `why` goes to the records of what was."""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Use:
+    """A request that runs, and the credential that let it in (None: none was needed)."""
+
+    ask: Ask
+    credential: Credential | None
+
+
 @dataclass(eq=False, slots=True)
 class Entry:
     """One open connection. `certificate` is the client's, DER; None where it showed none."""
@@ -53,17 +67,20 @@ class Entry:
     connection: Closable
     generation: Generation
     certificate: bytes | None = None
-    using: list[Credential] = field(default_factory=list)
-    """The credentials of the requests that run on it."""
+    using: list[Use] = field(default_factory=list)
+    """The requests that run on it."""
     timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict, repr=False)
     """What is to happen to it, by name; each once."""
 
 
 class Ledger:
-    """Knows every open connection of every listener."""
+    """Knows every open connection of every listener. `now` is in seconds of the epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._open: set[Entry] = set()
+        self._ending: dict[Use, Entry] = {}
+        self._looks: asyncio.TimerHandle | None = None
         self._current: Generation | None = None
         self._narrower: dict[int, bool] = {}
         self._objections: dict[tuple[int, bytes | None], str | None] = {}
@@ -92,6 +109,19 @@ class Ledger:
         self._open.discard(entry)
         _forget_timers(entry)
 
+    @contextlib.contextmanager
+    def resting(self, entry: Entry, use: Use) -> Iterator[None]:
+        """While it runs, a request rests on what let it in: should that go, the connection ends."""
+        entry.using.append(use)
+        if use.credential is not None and use.credential.expires is not None:
+            self._ending[use] = entry
+            self._look_later()
+        try:
+            yield
+        finally:
+            entry.using.remove(use)
+            self._ending.pop(use, None)
+
     def rotated(self, new: Generation) -> None:
         """`new` is current from now on."""
         self._current = new
@@ -110,8 +140,7 @@ class Ledger:
         if self._objection(entry) is not None:
             entry.connection.retire()
             self._after(GRACE, entry, "objection", lambda: self._cut_for(entry, self._objection(entry)))
-        if self._lost_key(entry) is not None:
-            self._after(GRACE, entry, "lost_key", lambda: self._cut_for(entry, self._lost_key(entry)))
+        self._follow_keys(entry)
         rules = self._current.settings.connections if self._current is not None else None
         if rules is not None and rules.after_rotation == "drain":
             wait = random.uniform(0, rules.drain * (1 - 2 * _JITTER))  # noqa: S311
@@ -136,11 +165,27 @@ class Ledger:
             self._narrower[then.number] = bool(lost.authorities or lost.revoked or lost.narrowed)
         return self._narrower[then.number]
 
+    def _follow_keys(self, entry: Entry) -> None:
+        if self._lost_key(entry) is not None:
+            self._after(GRACE, entry, "lost_key", lambda: self._cut_for(entry, self._lost_key(entry)))
+
     def _lost_key(self, entry: Entry) -> str | None:
         """Asked again when the grace is over: the request may have ended by then."""
-        ring = self._current.ring if self._current is not None else None
-        gone = [c.id for c in entry.using if ring is not None and not ring.holds(c)]
-        return f"key {gone[0]} was removed or has a smaller right" if gone else None
+        current = self._current or entry.generation
+        found = (objection_to(use.ask, use.credential, current, self._now()) for use in entry.using)
+        return next(filter(None, found), None)
+
+    def _look_later(self) -> None:
+        if self._looks is None:
+            self._looks = asyncio.get_running_loop().call_later(LOOKS, self._look_at_the_ending)
+
+    def _look_at_the_ending(self) -> None:
+        """The clock on the wall decides, which may be set: so it is looked at again and again."""
+        self._looks = None
+        for entry in tuple(self._ending.values()):
+            self._follow_keys(entry)
+        if self._ending:
+            self._look_later()
 
     # What happens later.
 

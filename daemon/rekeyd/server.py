@@ -16,12 +16,13 @@ import structlog
 from rekeyd import __version__
 from rekeyd.condition import Condition
 from rekeyd.errors import RekeydError
+from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.admin import AdminListener
 from rekeyd.listeners.alpn import Chooser
 from rekeyd.listeners.door import Door, Limits, bind
 from rekeyd.listeners.grpc.gateway import GrpcGateway, GrpcRecords
-from rekeyd.listeners.http.gateway import HttpGateway, Records
+from rekeyd.listeners.http.gateway import Guards, HttpGateway, Records
 from rekeyd.listeners.metrics import MetricsListener
 from rekeyd.reload import diagnosis
 from rekeyd.reload.contexts import ContextError, serving_of
@@ -64,6 +65,7 @@ class Server:
         self._current = current
         self._logs = logs
         self._ledger = Ledger()
+        self._gatekeeper = Gatekeeper()
         self._metrics = _metrics(current, self._ledger)
         self._decisions = DecisionLog(
             logs.emit, counts=self._metrics, hub=logs.hub, decisions=settings.logging.decisions
@@ -101,7 +103,7 @@ class Server:
             current=self._current,
             pools=self._pools,
             health=self._condition.checks,
-            ledger=self._ledger,
+            guards=Guards(self._gatekeeper, self._ledger),
             records=Records(self._decisions, self._handshakes, self._metrics.upstream_failed),
             left=self._connection_left,
         )
@@ -114,6 +116,7 @@ class Server:
             self._settings,
             current=self._current,
             dialer=self._dialer,
+            gatekeeper=self._gatekeeper,
             ledger=self._ledger,
             records=GrpcRecords(
                 self._decisions, self._handshakes, self._broken, self._metrics.upstream_failed

@@ -23,15 +23,17 @@ from typing import Any
 import structlog
 from structlog.testing import capture_logs
 
+from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.door import Door, Limits, bind
-from rekeyd.listeners.http.gateway import HttpGateway, Records
+from rekeyd.listeners.http.gateway import Guards, HttpGateway, Records
 from rekeyd.reload.contexts import serving_of
 from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.disk import Disk
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.trust.certificates import read_material
+from rekeyd.trust.keys import KeyRing
 from rekeyd.upstream.pools import Pools
 from support.pki import Authority, Leaf, replace_file
 from support.waiting import eventually
@@ -78,6 +80,21 @@ class Scene:
         generation = Disk(self.folder / "rekeyd.yaml", {}).load().generation(self._number)
         self.current.publish(serving_of(generation))
 
+    def believe(self, ring: KeyRing) -> None:
+        """The next generation: other keys, and nothing else."""
+        serving = self.current.serving
+        assert serving is not None
+        self._number += 1
+        generation = replace(serving.generation, number=self._number, ring=ring)
+        self.current.publish(replace(serving, generation=generation))
+        self.ledger.rotated(generation)
+
+    @property
+    def ring(self) -> KeyRing:
+        generation = self.current.generation
+        assert generation is not None
+        return generation.ring
+
     def prepared(self, count: int) -> list[Serving]:
         """The next generations, each with a certificate of its own, to be published in their order."""
         generation = self.current.generation
@@ -117,7 +134,7 @@ class Scene:
             current=self.current,
             pools=self.pools,
             health=self._health,
-            ledger=self.ledger,
+            guards=Guards(Gatekeeper(), self.ledger),
             records=Records(self.decisions, self.handshakes, lambda _cause: None),
             left=self._left,
         )

@@ -11,12 +11,15 @@ from rekeyd.settings import Settings, parse
 from rekeyd.trust.certificates import Anchors, Material, read_material
 from rekeyd.trust.generation import Candidate, Finding
 from rekeyd.trust.keys import KeyRing
-from rekeyd.trust.policy import Policy
+from rekeyd.trust.policy import Policy, Rule
 from rekeyd.trust.revocations import Revocations
+from rekeyd.trust.rights import Right
 from support.pki import Authority, Leaf, replace_file
 
 API_KEY = "a-made-up-key-that-may-do-everything"
-POLICY = Policy.of("test", ["/healthz"], [])
+POLICY = Policy.of(
+    "test", ["/healthz"], [Rule("GET", "/read", Right.READ), Rule("PUT", "/write", Right.WRITE)]
+)
 
 
 def document(**sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class GrpcUpstream:
         self, *, at: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
     ) -> None:
         self._server = grpc.aio.server(options=[*LARGE, ("grpc.http2.min_ping_interval_without_data_ms", 1)])
-        kinds = {
+        kinds: dict[str, Any] = {
             "Echo": grpc.unary_unary_rpc_method_handler(self._echo),
             "Hold": grpc.unary_unary_rpc_method_handler(self._hold),
             "Fail": grpc.unary_unary_rpc_method_handler(self._fail),
@@ -50,7 +50,7 @@ class GrpcUpstream:
             "Join": grpc.stream_unary_rpc_method_handler(self._join),
             "Talk": grpc.stream_stream_rpc_method_handler(self._talk),
         }
-        health = {"Check": grpc.unary_unary_rpc_method_handler(self._check)}
+        health: dict[str, Any] = {"Check": grpc.unary_unary_rpc_method_handler(self._check)}
         self._server.add_generic_rpc_handlers(
             [
                 grpc.method_handlers_generic_handler(SERVICE, kinds),
@@ -148,5 +148,5 @@ async def channel(
 
 async def echo(at: grpc.aio.Channel, message: bytes = b"hello", metadata: Metadata = KEY) -> bytes:
     """One unary call."""
-    call = at.unary_unary(f"/{SERVICE}/Echo")
+    call: Any = at.unary_unary(f"/{SERVICE}/Echo")
     return bytes(await call(message, metadata=metadata, timeout=15))

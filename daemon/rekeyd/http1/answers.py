@@ -8,11 +8,13 @@ Must not know: sockets; how a decision was made.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterable
 
 from rekeyd.http1.request import Field
-from rekeyd.trust.access import Denied, Reason
+from rekeyd.trust.limiter import whole_seconds
+from rekeyd.trust.verdict import Denied, Quota, Reason
 
 PHRASES = {
     200: b"OK",
@@ -37,10 +39,14 @@ PHRASES = {
 _STATUS_OF = {
     Reason.NO_CREDENTIAL: 401,
     Reason.UNKNOWN_KEY: 401,
+    Reason.WEAK_SECRET: 401,
     Reason.REPEATED_CREDENTIAL: 400,
     Reason.PATH_NOT_NORMAL: 400,
-    Reason.RIGHT_TOO_SMALL: 403,
+    Reason.TOO_MANY_FAILURES: 429,
+    Reason.TOO_MANY_WAITING: 429,
+    Reason.RATE_LIMITED: 429,
 }
+"""What is not here was understood, and is refused: 403 (RFC 9110, 15.5.4)."""
 
 _NAMES = re.compile(rb"[A-Za-z0-9_, \t-]+")
 
@@ -63,14 +69,28 @@ def answer(status: int, body: bytes, *fields: Field, method: bytes, minor: int, 
 
 
 def status_of(denied: Denied) -> int:
-    return _STATUS_OF[denied.reason]
+    return _STATUS_OF.get(denied.reason, 403)
 
 
 def body_of(denied: Denied, duration: float) -> tuple[bytes, tuple[Field, ...]]:
     """Body and fields that tell a client why it was denied. `duration` in seconds."""
     if status_of(denied) == 401:  # noqa: PLR2004
         return denied.message.encode(), (PLAIN, (b"WWW-Authenticate", b"Bearer"))
-    return error_body(denied.message, duration), (JSON,)
+    fields = [JSON, *quota_fields(denied.quota)]
+    if denied.retry_after is not None:
+        fields.append((b"Retry-After", b"%d" % whole_seconds(denied.retry_after)))
+    return error_body(denied.message, duration), tuple(fields)
+
+
+def quota_fields(quota: Quota | None) -> tuple[Field, ...]:
+    """What a key that has a rate is told of it; `X-RateLimit-Reset` is in seconds from now."""
+    if quota is None:
+        return ()
+    return (
+        (b"X-RateLimit-Limit", f"{quota.limit:g}".encode()),
+        (b"X-RateLimit-Remaining", b"%d" % quota.remaining),
+        (b"X-RateLimit-Reset", b"%d" % math.ceil(quota.reset)),
+    )
 
 
 def error_body(message: str, duration: float) -> bytes:

@@ -191,20 +191,27 @@ def _hop_lines(request: Request, named: set[bytes]) -> list[bytes]:
 
 
 def homeward(
-    head: ResponseHead, framing: Framing, *, minor: int, keep_alive: bool, cors: bool = False
+    head: ResponseHead,
+    framing: Framing,
+    *,
+    minor: int,
+    keep_alive: bool,
+    cors: bool = False,
+    added: Iterable[Field] = (),
 ) -> bytes:
     """The head that the client gets.
 
     `framing` says how the body is sent to it; with neither length nor chunks the body ends with the
-    connection. `minor` is the client's HTTP/1 minor version.
+    connection. `minor` is the client's HTTP/1 minor version. `added` fields take the place of the upstream's.
     """
     named = tokens([v for name, v in head.fields if name.lower() == b"connection"])
-    dropped = _HOP_BY_HOP | named | {b"content-length"}
+    dropped = _HOP_BY_HOP | named | {b"content-length"} | {name.lower() for name, _ in added}
     lines = [b"HTTP/1.1 %d " % head.status + head.reason]
     lines += [name + b": " + value for name, value in head.fields if name.lower() not in dropped]
     lines += _framing_lines(framing)
     if cors and not any(name.lower() == b"access-control-allow-origin" for name, _ in head.fields):
         lines.append(b"Access-Control-Allow-Origin: *")
+    lines += [name + b": " + value for name, value in added]
     if head.status == SWITCHING_PROTOCOLS:
         lines += [b"Connection: Upgrade", b"Upgrade: websocket"]
     elif not keep_alive:

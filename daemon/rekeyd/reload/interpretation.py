@@ -22,11 +22,13 @@ from rekeyd.reload.snapshot import Snapshot
 from rekeyd.settings import Settings
 from rekeyd.trust.certificates import Anchors, Material, Origin, read_anchors, read_material
 from rekeyd.trust.generation import Candidate, Finding, Part, Severity
-from rekeyd.trust.keys import Credential, KeyRing, Right
+from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.pem import MaterialError
-from rekeyd.trust.policy import Policy, parse_policy
+from rekeyd.trust.policy import Policy
+from rekeyd.trust.policy_file import parse_policy
 from rekeyd.trust.private_keys import passphrase_in
 from rekeyd.trust.revocations import Revocations, read_revocations
+from rekeyd.trust.rights import Right
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from rekeyd.settings.upstream_address import (
 
 DAY = 86_400
 YEAR = 365 * DAY
-BUILT_IN_POLICIES = ("qdrant", "http")
+BUILT_IN_POLICIES = ("qdrant", "chroma", "inference", "http")
 
 _LONGEST_KEY = 4096
 _CIPHERS = re.compile(r"[A-Za-z0-9_.:,+!@= -]+", re.ASCII)
@@ -68,6 +68,9 @@ StreamCount = Annotated[
 ]
 ResetCount = Annotated[
     int, Field(strict=True, ge=10, le=1_000_000), Kind("an integer from 10 to 1000000", _NUMBER, (int,))
+]
+Attempts = Annotated[
+    int, Field(strict=True, ge=1, le=1_000_000), Kind("an integer from 1 to 1000000", _NUMBER, (int,))
 ]
 Workers = Annotated[
     int, Field(strict=True, ge=0, le=1024), Kind("an integer from 0 to 1024", _NUMBER, (int,))
@@ -175,7 +178,7 @@ def _policy(value: Any) -> Any:
     if isinstance(value, str) and value not in BUILT_IN_POLICIES and not value.startswith("/"):
         raise UnusableError(
             f"must be {alternatives(*BUILT_IN_POLICIES)}, or the path of a file",
-            "Write one of the two; a file's name has a dot or a slash in it",
+            "Write one of them; a file's name has a dot or a slash in it",
         )
     return value if value in BUILT_IN_POLICIES else absolute(value)
 
@@ -189,10 +192,10 @@ FilePath = Annotated[Path | None, BeforeValidator(absolute), _path("the path of 
 FolderPath = Annotated[Path | None, BeforeValidator(absolute), _path("the path of a folder, or null")]
 SocketPath = Annotated[Path | None, BeforeValidator(absolute_socket), _path("the path of a socket, or null")]
 PolicyName = Annotated[
-    Literal["qdrant", "http"] | Path,
+    Literal["qdrant", "chroma", "inference", "http"] | Path,
     BeforeValidator(_policy),
     Kind(
-        "`qdrant`, `http` or the path of a file",
+        "`qdrant`, `chroma`, `inference`, `http` or the path of a file",
         "Write one of them",
         (str,),
         text=True,

@@ -224,14 +224,20 @@ class Upstream(Section):
 class Access(Section):
     policy: fields.PolicyName = setting(
         "qdrant",
-        "What a request needs: `qdrant`, `http` (GET, HEAD and OPTIONS read, the rest writes) or the path of "
-        "a policy file.",
+        "What a request needs: `qdrant`, `chroma`, `inference` (Ollama, and servers in the style of "
+        "OpenAI's), `http` (GET, HEAD and OPTIONS read, the rest manages) or the path of a policy file.",
         reloadable=True,
     )
     public: fields.RequestPaths = setting(
         (), "Exact paths that are open without a key, added to those of the policy.", reloadable=True
     )
     keys_file: fields.FilePath = setting(None, "A file of named keys.", reloadable=True)
+    failures_per_minute: fields.Attempts = setting(
+        60,
+        "How often a network (an IPv4 address, an IPv6 /64) may present a key or token that is none. More is "
+        "answered 429. A key that is known is never refused for it.",
+        reloadable=True,
+    )
 
 
 class Admin(Section):

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from rekeyd.telemetry.floods import NETWORKS, SECOND, Telling, network_of
 from rekeyd.telemetry.hub import Hub
-from rekeyd.trust.keys import Right
+from rekeyd.trust.rights import Right
 
 FLOOD = 50
 _GROUPS = 16
@@ -30,7 +30,8 @@ class Decision(NamedTuple):
     `path` is without the query (a credential may stand there). `duration` is in seconds, `tls` the version
     (`TLSv1.3`), `client` an address without its port, `client_certificate` the identity that it proved.
     `generation` is the one that decided (None: the one in force when the line is written),
-    `connection_generation` the one under which the connection was accepted, where that is another.
+    `connection_generation` the one under which the connection was accepted, where that is another. `subject`
+    and `token_id` are a token's `sub` and `jti`.
     `status` is HTTP's, `grpc_status` gRPC's.
     A tuple, because one is made for every request.
     """
@@ -50,6 +51,8 @@ class Decision(NamedTuple):
     failure: str | None = None
     client_certificate: str | None = None
     connection_generation: int | None = None
+    subject: str | None = None
+    token_id: str | None = None
     grpc_status: int | None = None
 
     def fields(self) -> dict[str, Any]:

@@ -30,9 +30,9 @@ from prometheus_client.registry import Collector
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.telemetry.handshakes import kind_of
 from rekeyd.telemetry.tallies import OTHER, Durations, KeyIds
-from rekeyd.trust.access import Reason
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Right
+from rekeyd.trust.rights import Right
+from rekeyd.trust.verdict import Reason
 
 TRIGGERS = frozenset({"start", "watch", "ttl", "retry", "not_before", "sighup", "admin"})
 OUTCOMES = frozenset({"applied", "unchanged", "refused", "settling"})

@@ -44,20 +44,20 @@ class KeyIds:
     def __init__(self, generation: Callable[[], Generation | None]) -> None:
         self._generation = generation
         self._of: Generation | None = None
-        self._known: frozenset[str] = frozenset()
         self._counted: frozenset[str] = frozenset()
 
     def label_for(self, key_id: str, forget: Callable[[frozenset[str]], None]) -> str:
         """The id, or `OTHER`; `forget` is told which ids make room for it."""
         if key_id in self._counted:
             return key_id
-        if (generation := self._generation()) is not self._of:
+        generation = self._generation()
+        known = generation.ring.ids if generation is not None else frozenset()
+        if generation is not self._of:
             self._of = generation
-            self._known = frozenset(c.id for c in generation.ring) if generation is not None else frozenset()
             if len(self._counted) >= KEY_IDS:
-                forget(self._counted - self._known)
-                self._counted &= self._known
-        if key_id not in self._known or len(self._counted) >= KEY_IDS:
+                forget(self._counted - known)
+                self._counted &= known
+        if key_id not in known or len(self._counted) >= KEY_IDS:
             return OTHER
         self._counted |= {key_id}
         return key_id

@@ -7,59 +7,26 @@ The rule, in this order (README, "Who gets in"):
 3. `api-key` is looked at first; only without it `Authorization`, whose scheme Bearer has no case (RFC 9110,
    11.1).
    An invalid `api-key` is not saved by a valid bearer token.
-4. A path that is not in normal form needs the highest right, and with less is a bad request.
-5. The policy says which right is needed.
+4. What is no key may be a token. Either must be valid at this moment, and come from where it may.
+5. A path that is not in normal form needs the highest right without limits, and with less is a bad request.
+6. The policy says which right is needed. Who is limited to collections needs a rule that says which part of
+   the path is one, or that the answer is for everybody who may read (`shared`).
 
-Must not know: HTTP statuses or gRPC codes, which the listeners give to a reason.
+Must not know: sockets, the clock (`now` is passed in), HTTP statuses or gRPC codes.
 """
 
-import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from rekeyd.trust.keys import Credential, KeyRing, Right
-from rekeyd.trust.paths import is_normal
-from rekeyd.trust.policy import Policy
-
-
-class Reason(enum.StrEnum):
-    """Why a request was let in or not, as the log says it."""
-
-    OPEN = "open"
-    KEY = "key"
-    INSECURE = "insecure"
-    NO_CREDENTIAL = "no_credential"
-    UNKNOWN_KEY = "unknown_key"
-    REPEATED_CREDENTIAL = "repeated_credential"
-    PATH_NOT_NORMAL = "path_not_normal"
-    RIGHT_TOO_SMALL = "right_too_small"
-
-
-@dataclass(frozen=True, slots=True)
-class Allowed:
-    """Let in. `credential` is None where no key was needed."""
-
-    reason: Reason
-    credential: Credential | None = None
-    needed: Right | None = None
-
-    @property
-    def key_id(self) -> str | None:
-        return self.credential.id if self.credential is not None else None
-
-    @property
-    def right(self) -> Right | None:
-        return self.credential.right if self.credential is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    """Not let in. `message` is for the client and names no secret."""
-
-    reason: Reason
-    message: str
-    key_id: str | None = None
-    needed: Right | None = None
+from rekeyd.trust.key_form import weakness_of
+from rekeyd.trust.keys import Credential, KeyRing, digest_of
+from rekeyd.trust.lookups import UnjudgeableError, collections_named_in
+from rekeyd.trust.paths import is_normal, layers
+from rekeyd.trust.policy import Policy, Rule
+from rekeyd.trust.rights import Right
+from rekeyd.trust.tokens import TokenRules
+from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +46,7 @@ class Presented:
                     keys.append(value)
                 case b"authorization":
                     authorizations.append(value)
-        return cls(tuple(keys), tuple(authorizations)) if keys or authorizations else _NOTHING
+        return cls(tuple(keys), tuple(authorizations)) if keys or authorizations else NOTHING
 
     @property
     def repeated(self) -> bool:
@@ -97,37 +64,140 @@ class Presented:
         return None
 
 
-_NOTHING = Presented()
+NOTHING = Presented()
 
 
-def decide(
-    method: bytes, path: bytes, presented: Presented, *, ring: KeyRing, policy: Policy, insecure: bool
-) -> Allowed | Denied:
-    """Whether `method` on `path` (the target's bytes up to `?`) is allowed with what was presented.
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked: `method` on `path` (the target's bytes up to `?`), by `client`, an address."""
 
-    `insecure` lets everybody in where the ring is empty, and has no effect where it isn't.
-    """
-    if policy.is_open(method, path):
+    method: bytes
+    path: bytes
+    presented: Presented = NOTHING
+    client: str = ""
+
+
+class Grounds(Protocol):
+    """What a decision rests on: a generation. `open_to_all`: no credential is configured, on purpose."""
+
+    @property
+    def ring(self) -> KeyRing: ...
+
+    @property
+    def tokens(self) -> TokenRules: ...
+
+    @property
+    def policy(self) -> Policy: ...
+
+    @property
+    def open_to_all(self) -> bool: ...
+
+
+Verified = Mapping[bytes, Credential | Denied]
+"""What came of verifying tokens, by `Unverified.digest`."""
+
+
+def decide(ask: Ask, grounds: Grounds, now: float, verified: Verified) -> Allowed | Denied | Unverified:
+    """Whether a request is allowed at `now`, in seconds of the epoch."""
+    if grounds.policy.is_open(ask.method, ask.path):
         return Allowed(Reason.OPEN)
-    if presented.repeated:
+    if ask.presented.repeated:
         return Denied(Reason.REPEATED_CREDENTIAL, "The same credential header came twice")
-    if insecure and not ring:
+    if grounds.open_to_all:
         return Allowed(Reason.INSECURE)
-    secret = presented.secret
+    secret = ask.presented.secret
     if secret is None:
         return Denied(Reason.NO_CREDENTIAL, "Must provide an API key or an Authorization bearer token")
-    credential = ring.find(secret)
+    credential = grounds.ring.find(secret)
     if credential is None:
-        return Denied(Reason.UNKNOWN_KEY, "Invalid API key or JWT")
-    return _within(credential, method, path, policy)
+        token = _token(secret, grounds.tokens, verified)
+        return admit(ask, token, grounds.policy, now) if isinstance(token, Credential) else token
+    if credential.named and weakness_of(secret):
+        return Denied(Reason.WEAK_SECRET, "Invalid API key or JWT", credential)
+    return admit(ask, credential, grounds.policy, now)
 
 
-def _within(credential: Credential, method: bytes, path: bytes, policy: Policy) -> Allowed | Denied:
-    normal = is_normal(path)
-    rule = policy.rule_for(method, path) if normal else None
+def _token(secret: bytes, tokens: TokenRules, verified: Verified) -> Credential | Denied | Unverified:
+    known = verified.get(digest_of(secret)) or tokens.read(secret)
+    return known or Denied(Reason.UNKNOWN_KEY, "Invalid API key or JWT")
+
+
+def admit(ask: Ask, credential: Credential, policy: Policy, now: float) -> Allowed | Denied:
+    """Whether a credential that is known is enough for what is asked."""
+    called = "token" if credential.is_token else "API key"
+    if credential.expires is not None and now >= credential.expires:
+        return Denied(Reason.EXPIRED, f"The {called} has expired", credential)
+    if credential.not_before is not None and now < credential.not_before:
+        return Denied(Reason.NOT_YET_VALID, f"The {called} is not valid yet", credential)
+    if not credential.limits.admit_client(ask.client):
+        message = f"Forbidden: the {called} may not be used from this network"
+        return Denied(Reason.NETWORK_NOT_ALLOWED, message, credential)
+    return _within_its_reach(ask, credential, policy)
+
+
+def _within_its_reach(ask: Ask, credential: Credential, policy: Policy) -> Allowed | Denied:
+    normal = is_normal(ask.path)
+    rule = policy.rule_for(ask.method, ask.path) if normal else None
     needed = rule.right if rule else Right.MANAGE
-    if credential.right >= needed:
-        return Allowed(Reason.KEY, credential, needed)
-    if not normal:
-        return Denied(Reason.PATH_NOT_NORMAL, "The path is not in normal form", credential.id, needed)
-    return Denied(Reason.RIGHT_TOO_SMALL, f"Forbidden: {needed} access is required", credential.id, needed)
+    limits = credential.limits
+    narrow = bool(limits.paths) or limits.collections is not None
+    if not normal and (narrow or credential.right < Right.MANAGE):
+        return Denied(Reason.PATH_NOT_NORMAL, "The path is not in normal form", credential, needed)
+    if not limits.admit_path(ask.path):
+        return Denied(Reason.PATH_NOT_ALLOWED, "Forbidden: not for this path", credential, needed)
+    if credential.right < needed:
+        message = f"Forbidden: {needed} access is required"
+        return Denied(Reason.RIGHT_TOO_SMALL, message, credential, needed)
+    if limits.collections is not None and not _reaches(ask.path, credential, rule):
+        message = f"Forbidden: {needed} access to the collection is required"
+        return Denied(Reason.COLLECTION_NOT_ALLOWED, message, credential, needed)
+    reason = Reason.TOKEN if credential.is_token else Reason.KEY
+    lookups = limits.collections is not None and rule is not None and rule.lookup
+    return Allowed(reason, credential, needed, lookups)
+
+
+def _reaches(path: bytes, credential: Credential, rule: Rule | None) -> bool:
+    """Whether a credential that is limited to collections reaches what the rule speaks of."""
+    if rule is None:
+        return False
+    collection = rule.collection_in(path)
+    if collection is not None:
+        return credential.limits.admit_collection(layers(collection), rule.right, of_points=rule.points)
+    held = credential.limits.collections or ()
+    return rule.shared and any(reach.covers(rule.right, of_points=rule.points) for _, reach in held)
+
+
+def objection_to(ask: Ask, credential: Credential | None, grounds: Grounds, now: float) -> str | None:
+    """Why what was let in before would not be now, by `grounds`; None where it would.
+
+    `credential` is the one that let it in; None where none was needed, because `open_to_all`.
+    """
+    if credential is None:
+        return None if grounds.open_to_all else "a key is needed now"
+    if credential.is_token:
+        called, known = f"token of {credential.id}", credential
+        if not grounds.tokens.upholds(credential):
+            return f"{called} is not accepted any more"
+    else:
+        found = grounds.ring.with_digest(credential.digest)
+        if found is None:
+            return f"key {credential.id} was removed"
+        called, known = f"key {found.id}", found
+    verdict = admit(ask, known, grounds.policy, now)
+    return f"{called} is not enough any more: {verdict.reason}" if isinstance(verdict, Denied) else None
+
+
+def judge_body(verdict: Allowed, body: bytes, policy: Policy) -> Allowed | Denied:
+    """The verdict on a request that was let in depending on the collections that its body names."""
+    credential = verdict.credential
+    if not verdict.lookups or credential is None:
+        return verdict
+    try:
+        named = collections_named_in(body, policy.lookups)
+    except UnjudgeableError as error:
+        return Denied(Reason.BODY_NOT_JUDGED, f"Forbidden: {error}", credential, verdict.needed)
+    reached = (credential.limits.admit_collection((name,), Right.READ, of_points=True) for name in named)
+    if all(reached):
+        return verdict
+    message = "Forbidden: read access to each collection that the body names is required"
+    return Denied(Reason.COLLECTION_NOT_ALLOWED, message, credential, verdict.needed)

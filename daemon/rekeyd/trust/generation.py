@@ -13,12 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rekeyd.settings import Settings, describe
+from rekeyd.settings import Settings, describe, has_credential
 from rekeyd.trust.certificates import Anchors, Certificate, Material
-from rekeyd.trust.keys import KeyRing
+from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.policy import Policy
 from rekeyd.trust.revocations import Revocations
 from rekeyd.trust.succession import succession
+from rekeyd.trust.tokens import NO_TOKENS, TokenRules
+
+KEYS_TOLD = 100
+"""Ids of keys that a change names one by one."""
 
 
 class Severity(enum.StrEnum):
@@ -96,6 +100,12 @@ class Generation:
     digest: str
     upstream_anchors: Anchors | None = None
     revocations: Revocations | None = None
+    tokens: TokenRules = field(default=NO_TOKENS, repr=False)
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether no credential is configured, and `service.insecure` says that this is meant."""
+        return self.settings.service.insecure and not has_credential(self.settings)
 
     @property
     def default(self) -> Material | None:
@@ -121,6 +131,7 @@ class Candidate:
     digest: str
     upstream_anchors: Anchors | None = None
     revocations: Revocations | None = None
+    tokens: TokenRules = field(default=NO_TOKENS, repr=False)
     faults: tuple[Finding, ...] = ()
     restart_needed: tuple[str, ...] = ()
 
@@ -134,6 +145,7 @@ class Candidate:
             upstream_anchors=self.upstream_anchors,
             revocations=self.revocations,
             ring=self.ring,
+            tokens=self.tokens,
             policy=self.policy,
             digest=self.digest,
         )
@@ -232,12 +244,25 @@ def _named(certificate: Certificate) -> dict[str, str]:
 
 
 def _keys_change(old: KeyRing, new: KeyRing) -> dict[str, Any]:
-    before, after = ({credential.id: credential for credential in ring} for ring in (old, new))
-    return _filled(
+    """Ids of keys; where there are many, the first of them and how many there are."""
+    if old is new:
+        return {}
+    before, after = _by_id(old), _by_id(new)
+    lists = _filled(
         added=[key for key in after if key not in before],
         removed=[key for key in before if key not in after],
         changed=[key for key in after if key in before and after[key] != before[key]],
     )
+    counts = {f"{name}_count": len(ids) for name, ids in lists.items() if len(ids) > KEYS_TOLD}
+    return {**{name: ids[:KEYS_TOLD] for name, ids in lists.items()}, **counts}
+
+
+def _by_id(ring: KeyRing) -> dict[str, set[Credential]]:
+    """A key that is being rotated has several secrets."""
+    found: dict[str, set[Credential]] = {}
+    for credential in ring:
+        found.setdefault(credential.id, set()).add(credential)
+    return found
 
 
 def _policy_change(old: Policy | None, new: Policy) -> dict[str, Any]:

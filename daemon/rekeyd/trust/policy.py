@@ -4,42 +4,55 @@ The rules: a literal segment matches itself, byte for byte. `{name}` matches one
 `{name...}` (last only) whatever is left. A literal wins over a name. What no rule matches needs `manage`, the
 highest right. Where a server that reads paths leniently (it decodes literals, has no case, adds or drops a
 trailing slash) would find a rule that needs more, the request could mean either, so it counts as matched by
-none. Open paths match exactly, for GET, HEAD and OPTIONS.
+none. Open paths match exactly, for GET, HEAD and OPTIONS. A method of gRPC is a path that is asked for with
+`GRPC`: `/package.Service/Method`, with the collection behind it where it is of one.
 
-Must not know: who asks (`access`), or whether a path is in normal form (`paths`).
+Must not know: who asks (`access`), whether a path is in normal form (`paths`), or how a policy is written
+down (`policy_file`).
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-import yaml
+from rekeyd.trust.paths import layers
+from rekeyd.trust.rights import Right
 
-from rekeyd.errors import Problem, SettingsError
-from rekeyd.trust.keys import Right
-from rekeyd.trust.paths import is_normal, layers
-
+GRPC = b"GRPC"
+"""The method by which calls of gRPC are asked for; no request of HTTP may have it."""
 OPEN_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
-_ROUTE = re.compile(r"([A-Z]+) (/[!-~]*)")
-_ANY_NAME = re.compile(r"\{\w+(\.\.\.)?\}", re.ASCII)
-_NAME = re.compile(rb"\{[A-Za-z_][A-Za-z0-9_]*\}")
-_REST = re.compile(rb"\{[A-Za-z_][A-Za-z0-9_]*\.\.\.\}")
+NAME = re.compile(rb"\{[A-Za-z_][A-Za-z0-9_]*\}")
+"""A segment of a template that matches any one segment."""
+REST = re.compile(rb"\{[A-Za-z_][A-Za-z0-9_]*\.\.\.\}")
+"""A last segment that matches whatever is left."""
 _CUT = re.compile(rb"[;?#]")
-_DEEPEST = 100
-"""Segments of a template: `_find` goes as deep."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`method` and `template` (as written) need `right`."""
+    """`method` and `template` (as written) need `right`.
+
+    `points`: it looks at points alone, so that `Reach.POINTS` is enough. `shared`: it is of no collection,
+    and also for who is limited to some. `lookup`: its body may name further collections. `collection` is the
+    place of the segment that names the collection, counted from 0.
+    """
 
     method: str
     template: str
     right: Right
+    points: bool = False
+    shared: bool = False
+    lookup: bool = False
+    collection: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.method} {self.template}: {self.right}"
+        marks = [name for name in ("points", "shared", "lookup") if getattr(self, name)]
+        return f"{self.method} {self.template}: {' '.join([str(self.right), *marks])}"
+
+    def collection_in(self, path: bytes) -> bytes | None:
+        """The name of the collection in a path that this rule matches, as it is written there."""
+        return None if self.collection is None else path.split(b"/")[self.collection + 1]
 
 
 @dataclass(slots=True)
@@ -67,17 +80,31 @@ class Policy:
     open_paths: frozenset[bytes]
     rules: tuple[Rule, ...]
     _trees: Mapping[bytes, _Node] = field(repr=False, compare=False)
+    lookups: tuple[str, ...] = ()
+    """Members of a JSON body whose values name further collections."""
+    open_calls: frozenset[bytes] = frozenset()
+    """The same for gRPC as `open_paths` for HTTP."""
 
     @classmethod
-    def of(cls, name: str, open_paths: Iterable[str], rules: Iterable[Rule]) -> "Policy":
+    def of(
+        cls,
+        name: str,
+        open_paths: Iterable[str],
+        rules: Iterable[Rule],
+        lookups: Iterable[str] = (),
+        open_calls: Iterable[str] = (),
+    ) -> "Policy":
         rules = tuple(rules)
-        return cls(name, frozenset(p.encode() for p in open_paths), rules, _grow(rules))
+        paths, calls = (frozenset(path.encode() for path in each) for each in (open_paths, open_calls))
+        return cls(name, paths, rules, _grow(rules), tuple(lookups), calls)
 
     def opening(self, paths: Iterable[str]) -> "Policy":
         """This policy with more open paths (`access.public`)."""
         return replace(self, open_paths=self.open_paths | {p.encode() for p in paths})
 
     def is_open(self, method: bytes, path: bytes) -> bool:
+        if method == GRPC:
+            return path in self.open_calls
         return path in self.open_paths and method in OPEN_METHODS
 
     def rule_for(self, method: bytes, path: bytes) -> Rule | None:
@@ -97,10 +124,10 @@ def _grow(rules: Iterable[Rule]) -> dict[bytes, _Node]:
     for rule in rules:
         node = trees.setdefault(rule.method.encode(), _Node())
         for segment in rule.template.encode().split(b"/")[1:]:
-            if _REST.fullmatch(segment):
+            if REST.fullmatch(segment):
                 node.rest = rule
                 break
-            if _NAME.fullmatch(segment):
+            if NAME.fullmatch(segment):
                 node.name = node = node.name or _Node()
             else:
                 node = node.literal(segment)
@@ -148,109 +175,3 @@ def _folded(name: bytes) -> str:
     """Alike for names that some comparison without case takes for the same (i with and without its dot, s and
     long s, K and Kelvin)."""
     return name.decode("utf-8", "replace").strip().upper().replace("\u0130", "I").casefold()
-
-
-def parse_policy(source: bytes, *, file: str) -> Policy:
-    """Read a policy file: `open:`, a list of paths, and `rights:`, a mapping `METHOD /template: right`.
-
-    Raises:
-        SettingsError: with every problem found.
-    """
-    problems: list[Problem] = []
-    wrong = Problem(file, "", "must be a mapping with `open` and `rights`", "Write both at the top level")
-    sections: dict[str, yaml.Node] = {}
-    for key, node in _pairs(_root(source, file), wrong, problems):
-        if key not in {"open", "rights"}:
-            problems.append(Problem(file, key, "is not a key of a policy", "Use `open` and `rights`"))
-        elif key in sections:
-            problems.append(Problem(file, key, "appears twice", "Keep one"))
-        sections[key] = node
-    opened = _open_paths(sections.get("open"), file, problems)
-    rules = _rules(sections.get("rights"), file, problems)
-    if problems:
-        raise SettingsError(problems)
-    return Policy.of(file, opened, rules)
-
-
-def _root(source: bytes, file: str) -> yaml.Node | None:
-    """The document as nodes. They are never made into values: there, aliases and merges multiply."""
-    try:
-        root: yaml.Node | None = yaml.compose(source, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        fix = "Write `open:` with a list of paths and `rights:` with lines such as `GET /path: read`"
-        raise SettingsError([Problem(file, "", "is not YAML", fix)]) from None
-    return root
-
-
-def _is_absent(node: yaml.Node | None) -> bool:
-    return node is None or node.tag == "tag:yaml.org,2002:null"
-
-
-def _pairs(
-    node: yaml.Node | None, wrong: Problem, problems: list[Problem]
-) -> Iterator[tuple[str, yaml.Node]]:
-    """The entries of a mapping in their order, repeated keys too."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                yield key.value.encode("utf-8", "backslashreplace").decode(), value
-            else:
-                problems.append(wrong)
-    elif not _is_absent(node):
-        problems.append(wrong)
-
-
-def _open_paths(node: yaml.Node | None, file: str, problems: list[Problem]) -> list[str]:
-    if _is_absent(node):
-        return []
-    items = node.value if isinstance(node, yaml.SequenceNode) else [None]
-    paths = [item.value if isinstance(item, yaml.ScalarNode) else "" for item in items]
-    if not all(p.isascii() and is_normal(p.encode()) for p in paths):
-        problems.append(
-            Problem(
-                file,
-                "open",
-                "must be a list of paths, each starting with / and in normal form",
-                "Write `open: [/healthz]`",
-            )
-        )
-        return []
-    return paths
-
-
-def _rules(node: yaml.Node | None, file: str, problems: list[Problem]) -> list[Rule]:
-    wrong = Problem(file, "rights", "must be a mapping of routes to rights", "Write `GET /path/{name}: read`")
-    rules: dict[str, Rule] = {}
-    for route, value in _pairs(node, wrong, problems):
-        key, right = f"rights.{route}", value.value if isinstance(value, yaml.ScalarNode) else ""
-        match = _ROUTE.fullmatch(route)
-        if match is None or not _template_is_sound(match[2]):
-            problems.append(
-                Problem(file, key, "is no route", "Write METHOD /path/{name} or METHOD /{rest...}")
-            )
-        elif right.upper() not in Right.__members__:
-            problems.append(Problem(file, key, "is no right", "Use read, write or manage"))
-        elif (first := rules.get(shape := _shape(route))) is not None:
-            message = f"is for the same requests as `{first.method} {first.template}`"
-            problems.append(Problem(file, key, message, "Keep one"))
-        else:
-            rules[shape] = Rule(match[1], match[2], Right[right.upper()])
-    return list(rules.values())
-
-
-def _shape(route: str) -> str:
-    """Alike for routes that match the same requests: what a name is called makes no difference."""
-    return _ANY_NAME.sub(r"{\1}", route)
-
-
-def _template_is_sound(template: str) -> bool:
-    """Whether a request can match it: literals are normal and not encoded, names stand where they may."""
-    segments = [s.encode() for s in template.split("/")[1:]]
-    if len(segments) > _DEEPEST or any(_REST.fullmatch(s) for s in segments[:-1]):
-        return False
-    literals = [s for s in segments if not (_NAME.fullmatch(s) or _REST.fullmatch(s))]
-    return (
-        not any(b"%" in s for s in literals)
-        and b"" not in segments[:-1]
-        and all(is_normal(b"/" + s) for s in literals)
-    )

@@ -1,15 +1,14 @@
-"""What trust a new generation takes away, so that the connections which rest on it can be ended.
+"""What trust in client certificates a new generation takes away, so that the connections which rest on it
+can be ended. (What rests on keys is judged anew, see `access.objection_to`.)
 
 Must not know: connections, or how they end.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rekeyd.settings import Settings
 from rekeyd.trust.certificates import Anchors
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import KeyRing
 from rekeyd.trust.revocations import Revocations, Revoked
 
 _DEMANDS = (False, "optional", True)
@@ -20,33 +19,26 @@ _DEMANDS = (False, "optional", True)
 class Shrinkage:
     """What trust one generation takes away that another gave. Connections that rest on it are to be ended.
 
-    `keys` are the ids of credentials that are gone, have another secret or a smaller right; `authorities` the
-    SHA-256 of client CAs that are gone (see `clients.objection`); `revoked` newly revoked certificates.
-    `narrowed`: client certificates must meet more than before (they are required, or `tls.allowed_clients` is
-    another), so that each connection is to be looked at again.
+    `authorities` are the SHA-256 of client CAs that are gone (see `clients.objection`); `revoked` newly
+    revoked certificates. `narrowed`: client certificates must meet more than before (they are required, or
+    `tls.allowed_clients` is another), so that each connection is to be looked at again.
     """
 
-    keys: frozenset[str] = frozenset()
     authorities: frozenset[str] = frozenset()
     revoked: frozenset[Revoked] = frozenset()
     narrowed: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.keys or self.authorities or self.revoked or self.narrowed)
+        return bool(self.authorities or self.revoked or self.narrowed)
 
 
 def shrinkage(old: Generation, new: Generation) -> Shrinkage:
     """What `old` trusted and `new` does not."""
     return Shrinkage(
-        keys=frozenset(_keys_lost(old.ring, new.ring)),
         authorities=_authorities_lost(old.client_anchors, new.client_anchors),
         revoked=_newly_revoked(old.revocations, new.revocations),
         narrowed=_is_stricter(old.settings, new.settings),
     )
-
-
-def _keys_lost(old: KeyRing, new: KeyRing) -> Iterator[str]:
-    return (credential.id for credential in old if not new.holds(credential))
 
 
 def _authorities_lost(old: Anchors | None, new: Anchors | None) -> frozenset[str]:

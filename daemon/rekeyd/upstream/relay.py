@@ -9,12 +9,13 @@ Must not know: aiohttp; who asked, and whether they might.
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rekeyd.http1 import forwarding
-from rekeyd.http1.request import Framing, Request
+from rekeyd.http1.request import Field, Framing, Request
 from rekeyd.http1.response import SWITCHING_PROTOCOLS, ResponseHead
 from rekeyd.upstream.connection import UpstreamConnection, UpstreamError, UpstreamStaleError
 from rekeyd.upstream.pool import Pool
@@ -71,17 +72,25 @@ class Relayed:
 class Relay:
     """Carries one request to a pool's upstream and its answer back.
 
-    `status` is what the client was told; None until then.
+    `added` are fields for the head of the answer. `status` is what the client was told; None until then.
     """
 
     def __init__(
-        self, client: ClientSide, request: Request, pool: Pool, *, read_timeout: float, cors: bool
+        self,
+        client: ClientSide,
+        request: Request,
+        pool: Pool,
+        *,
+        read_timeout: float,
+        cors: bool,
+        added: Sequence[Field] = (),
     ) -> None:
         self._client = client
         self._request = request
         self._pool = pool
         self._read_timeout = read_timeout
         self._cors = cors
+        self._added = added
         self._upload: asyncio.Task[None] | None = None
         self.status: int | None = None
 
@@ -164,7 +173,12 @@ class Relay:
         ends_with_close = not bodiless and framing == Framing()
         keep_alive = not (self._client.closes or ends_with_close or self._upload_runs())
         head = forwarding.homeward(
-            answer, framing, minor=self._request.minor, keep_alive=keep_alive, cors=self._cors
+            answer,
+            framing,
+            minor=self._request.minor,
+            keep_alive=keep_alive,
+            cors=self._cors,
+            added=self._added,
         )
         failure = None
         self.status = answer.status

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from rekeyd.http2.client_side import ClientSide
-from rekeyd.http2.exchange import DEADLINE_EXCEEDED, Deny, Exchange, Verdict
+from rekeyd.http2.exchange import DEADLINE_EXCEEDED, Exchange, Verdict
 from rekeyd.http2.frames import Code
 from rekeyd.http2.guard import Limits
 from rekeyd.http2.heads import Answer
@@ -27,7 +27,6 @@ from rekeyd.ledger import Entry
 from rekeyd.listeners.grpc.link import HIGH_WATER, Link
 from rekeyd.listeners.grpc.visit import Visit
 from rekeyd.system.peers import address_of
-from rekeyd.trust.access import Allowed
 from rekeyd.trust.generation import Generation
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -222,15 +221,15 @@ class GrpcConnection(asyncio.Protocol):
         self._host.connect(self, self._link)
 
     def came(self, stream: Stream) -> Verdict | None:
-        return self._resting(stream, self._host.call(self, stream))
+        return self._host.call(self, stream)
 
     def named(self, stream: Stream, collection: bytes | None) -> Verdict | None:
-        return self._resting(stream, self._host.named(self, stream, collection))
+        return self._host.named(self, stream, collection)
 
     def decide(self, stream: Stream, verdict: Verdict) -> None:
         """A verdict that took its time."""
         self._exchange.now = self._loop.time()
-        self._exchange.decide(stream, self._resting(stream, verdict))
+        self._exchange.decide(stream, verdict)
         self._settle()
 
     def refuse(self, stream: Stream, why: str) -> None:
@@ -253,29 +252,9 @@ class GrpcConnection(asyncio.Protocol):
             visit.grpc_status = answer.grpc_status
 
     def ended(self, stream: Stream, failure: str | None) -> None:
-        visit: Visit | None = stream.visit
-        if visit is not None and isinstance(visit.verdict, Allowed) and visit.verdict.credential is not None:
-            self._stop_using(visit.verdict)
+        if stream.visit is not None:
+            stream.visit.rests.close()
         self._host.ended(self, stream, failure)
-
-    def _resting(self, stream: Stream, verdict: Verdict | None) -> Verdict | None:
-        visit: Visit = stream.visit
-        if isinstance(verdict, Deny):
-            visit.status, visit.grpc_status = 200, verdict.status
-        let_in = visit.verdict
-        if (
-            isinstance(let_in, Allowed)
-            and let_in.credential is not None
-            and self.entry is not None
-            and not visit.rests
-        ):
-            visit.rests = True
-            self.entry.using.append(let_in.credential)
-        return verdict
-
-    def _stop_using(self, verdict: Allowed) -> None:
-        if self.entry is not None and verdict.credential in self.entry.using:
-            self.entry.using.remove(verdict.credential)
 
     # How it ends.
 

@@ -6,20 +6,23 @@ how a decision is made, how a line is written.
 """
 
 import asyncio
+import math
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
 
+from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.http2.exchange import Admit, Deny, Read, Verdict
+from rekeyd.http2.fields import Field
 from rekeyd.http2.frames import Code
 from rekeyd.http2.guard import Limits
 from rekeyd.http2.heads import Call
 from rekeyd.http2.streams import Stream
-from rekeyd.ledger import Ledger
+from rekeyd.ledger import Ledger, Use
 from rekeyd.listeners.grpc.connection import GrpcConnection, Timeouts
-from rekeyd.listeners.grpc.judging import Asked, Judgement, NeedsCollection, judge, status_of
+from rekeyd.listeners.grpc.judging import Asked, Judge, NeedsCollection, Ruling, status_of
 from rekeyd.listeners.grpc.link import Link
 from rekeyd.listeners.grpc.visit import Visit
 from rekeyd.reload.current import Current, Serving
@@ -27,15 +30,14 @@ from rekeyd.settings import Settings
 from rekeyd.telemetry.broken import BrokenLog
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog
-from rekeyd.trust.access import Denied
 from rekeyd.trust.clients import ClientIdentity, objection
 from rekeyd.trust.generation import Generation
+from rekeyd.trust.verdict import Denied, Reason
 from rekeyd.upstream.connection import UpstreamError
 from rekeyd.upstream.grpc import GrpcDialer
 
 log = structlog.get_logger()
 
-Judge = Callable[[Asked, Generation], Judgement | Awaitable[Judgement]]
 _MEGABYTE = 1024 * 1024
 
 
@@ -60,7 +62,7 @@ class GrpcGateway:
         dialer: GrpcDialer,
         ledger: Ledger,
         records: GrpcRecords,
-        judge: Judge = judge,
+        gatekeeper: Gatekeeper,
     ) -> None:
         service = settings.service
         self._service = service
@@ -68,7 +70,7 @@ class GrpcGateway:
         self._dialer = dialer
         self._ledger = ledger
         self._records = records
-        self._judge = judge
+        self._judge = Judge(gatekeeper, self._generation)
         self._open: set[GrpcConnection] = set()
         self._emptied = asyncio.Event()
         self._emptied.set()
@@ -181,24 +183,26 @@ class GrpcGateway:
     # Calls.
 
     def call(self, connection: GrpcConnection, stream: Stream) -> Verdict | None:
-        visit, call = self._visit(connection, stream), stream.call
-        if call is None:
-            raise RuntimeError("asked of what is no call")
+        visit, call = self._visit(connection, stream), _call_of(stream)
         given = call.request_id
         visit.asks_for(call, given.decode() if given is not None else secrets.token_hex(16))
         if not self._leads_on(connection, visit.generation):
             visit.reason = "upstream_changed"
             connection.refuse(stream, "the upstream changed")
             return None
-        return self._ask(connection, stream, Asked(call.method, call.fields, visit.client))
+        asked = visit.asked = Asked(call.path, call.fields, visit.client)
+        ruling = self._judge.judge(asked)
+        if isinstance(ruling, Ruling):
+            return self._verdict(connection, stream, ruling)
+        self._start(self._wait(connection, stream, ruling))
+        return None
 
     def named(self, connection: GrpcConnection, stream: Stream, collection: bytes | None) -> Verdict | None:
-        visit, call = stream.visit, stream.call
-        if call is None:
-            raise RuntimeError("asked of what is no call")
-        return self._ask(
-            connection, stream, Asked(call.method, call.fields, visit.client, collection, read=True)
-        )
+        visit: Visit = stream.visit
+        if visit.asked is None or visit.ruling is None:
+            raise RuntimeError("a collection of a call that was never judged")
+        ruling = self._judge.judge_collection(visit.asked, visit.ruling, collection or b"")
+        return self._verdict(connection, stream, ruling)
 
     def _leads_on(self, connection: GrpcConnection, generation: Generation) -> bool:
         """Whether the connection leads to where this generation's upstream is."""
@@ -208,31 +212,26 @@ class GrpcGateway:
         same = at.settings.upstream.grpc == generation.settings.upstream.grpc
         return same and at.upstream_anchors == generation.upstream_anchors
 
-    def _ask(self, connection: GrpcConnection, stream: Stream, asked: Asked) -> Verdict | None:
-        answer = self._judge(asked, stream.visit.generation)
-        if isinstance(answer, Awaitable):
-            self._start(self._wait(connection, stream, answer, read=asked.read))
-            return None
-        return self._verdict(stream, answer, read=asked.read)
-
-    async def _wait(
-        self, connection: GrpcConnection, stream: Stream, answer: Awaitable[Judgement], *, read: bool
-    ) -> None:
-        verdict = self._verdict(stream, await answer, read=read)
+    async def _wait(self, connection: GrpcConnection, stream: Stream, ruling: Awaitable[Ruling]) -> None:
+        known = await ruling
         if not stream.gone:
-            connection.decide(stream, verdict)
+            connection.decide(stream, self._verdict(connection, stream, known))
 
-    def _verdict(self, stream: Stream, answer: Judgement, *, read: bool) -> Verdict:
+    def _verdict(self, connection: GrpcConnection, stream: Stream, ruling: Ruling) -> Verdict:
         visit: Visit = stream.visit
-        call: Call | None = stream.call
-        if isinstance(answer, NeedsCollection):
-            if read:
-                raise RuntimeError("asked for a collection that was given")
-            return Read(answer.field)
-        visit.verdict = answer
-        if isinstance(answer, Denied) or call is None:
-            return Deny(status_of(answer), answer.message) if isinstance(answer, Denied) else Deny(13, "")
-        return Admit(visit.onward(call, answer))
+        visit.ruling, visit.generation = ruling, ruling.generation
+        verdict = ruling.verdict
+        if isinstance(verdict, NeedsCollection):
+            visit.verdict = verdict.allowed
+            return Read(verdict.field)
+        visit.verdict = verdict
+        if isinstance(verdict, Denied):
+            visit.status, visit.grpc_status = 200, status_of(verdict)
+            return Deny(visit.grpc_status, verdict.message, _pushback(verdict))
+        if connection.entry is not None and verdict.reason is not Reason.OPEN:
+            use = Use(ruling.ask, verdict.credential)
+            visit.rests.enter_context(self._ledger.resting(connection.entry, use))
+        return Admit(visit.onward(_call_of(stream), verdict))
 
     def malformed(self, connection: GrpcConnection, stream: Stream) -> None:
         visit = stream.visit or self._visit(connection, stream)
@@ -258,3 +257,16 @@ class GrpcGateway:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("grpc.failed", problem=type(error).__name__, exc_info=error)
+
+
+def _call_of(stream: Stream) -> Call:
+    if stream.call is None:
+        raise RuntimeError("asked of what is no call")
+    return stream.call
+
+
+def _pushback(denied: Denied) -> tuple[Field, ...]:
+    """When a client that retries may come again (gRFC A6)."""
+    if denied.retry_after is None:
+        return ()
+    return ((b"grpc-retry-pushback-ms", b"%d" % math.ceil(denied.retry_after * 1000)),)

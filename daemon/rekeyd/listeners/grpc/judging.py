@@ -1,63 +1,120 @@
 """The decision about one call, as this listener asks for it, and its statuses in gRPC.
 
-The rule: who gets in is decided by the same function as for HTTP (`trust/access.py`), what a method needs by
-the same policy; a method that it does not name needs the highest right. Must not know: frames.
+The rules: who gets in is decided by the same function as for HTTP (`gatekeeper`), what a method needs by the
+same policy, in which a method stands like a path, with the collection behind it where it is of one:
+`/qdrant.Points/Search/books`. The name is asked for only where the verdict depends on it: who reaches all
+collections is let in without it. What is no full name of a method is a path that is not in normal form. A
+message that may name further collections is not looked into, so who is limited to some can't send it.
+
+Must not know: frames.
 """
 
-import importlib.resources
-from collections.abc import Awaitable
+import re
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from urllib.parse import quote_from_bytes
 
+from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.http2.fields import Fields
-from rekeyd.trust.access import Allowed, Denied, Presented, Reason, decide
+from rekeyd.trust.access import Ask, Presented, admit
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.policy import Policy, parse_policy
+from rekeyd.trust.policy import GRPC
+from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
+
+_METHOD = re.compile(rb"/[A-Za-z_][A-Za-z0-9_.]*/[A-Za-z_][A-Za-z0-9_]*")
+_SOME = b"-"
+"""In the place of a collection that is not known."""
 
 _STATUS_OF = {
     Reason.NO_CREDENTIAL: 16,
     Reason.UNKNOWN_KEY: 16,
+    Reason.WEAK_SECRET: 16,
     Reason.REPEATED_CREDENTIAL: 3,
     Reason.PATH_NOT_NORMAL: 3,
-    Reason.RIGHT_TOO_SMALL: 7,
+    Reason.TOO_MANY_FAILURES: 8,
+    Reason.TOO_MANY_WAITING: 8,
+    Reason.RATE_LIMITED: 8,
 }
+"""What is not here was understood, and is refused: PERMISSION_DENIED."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked, by whom. `method` is a full name as `qdrant.Points/Search`; `client` an address;
-    `collection` the name in the message, where it was asked for and `read`."""
+    """What is asked, by whom: `path` is the method's, `client` an address."""
 
-    method: str
+    path: bytes
     fields: Fields
     client: str
-    collection: bytes | None = None
-    read: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class NeedsCollection:
-    """It depends on the collection that this field of the message names."""
+    """It depends on the collection that this field of the message names; `allowed` is the verdict
+    otherwise."""
 
+    allowed: Allowed
     field: int = 1
 
 
-Judgement = Allowed | Denied | NeedsCollection
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A verdict, by which generation, on what."""
+
+    verdict: Allowed | Denied | NeedsCollection
+    ask: Ask
+    generation: Generation
 
 
-def judge(asked: Asked, generation: Generation) -> Judgement | Awaitable[Judgement]:
-    """Whether a call is let in; what is awaited comes later, and other calls go on meanwhile."""
-    policy, path = _policy(generation), b"/" + asked.method.encode()
-    if path in policy.open_paths:
-        return Allowed(Reason.OPEN)
-    return decide(
-        b"POST",
-        path,
-        Presented.among(asked.fields),
-        ring=generation.ring,
-        policy=policy,
-        insecure=generation.settings.service.insecure,
-    )
+class Judge:
+    """Asks the gatekeeper. `current` is the generation in force; `now` in seconds of the epoch."""
+
+    def __init__(
+        self,
+        gatekeeper: Gatekeeper,
+        current: Callable[[], Generation],
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._gatekeeper = gatekeeper
+        self._current = current
+        self._now = now
+
+    def judge(self, asked: Asked) -> Ruling | Awaitable[Ruling]:
+        """Whether a call is let in; what is to be awaited comes later, and other calls go on meanwhile."""
+        generation = self._current()
+        ask = _ask(asked, generation)
+        verdict = self._gatekeeper.judge(ask, generation)
+        if isinstance(verdict, Unverified) or _is_held_back(verdict):
+            return self._later(verdict, asked, ask, generation)
+        return Ruling(_narrowed(verdict, ask, generation), ask, generation)
+
+    def judge_collection(self, asked: Asked, ruling: Ruling, collection: bytes) -> Ruling:
+        """The verdict once it is known which collection a call is for."""
+        depends, generation = ruling.verdict, self._current()
+        credential = depends.allowed.credential if isinstance(depends, NeedsCollection) else None
+        if credential is None:
+            raise TypeError("the verdict did not depend on the collection")
+        ask = _ask(asked, generation, collection)
+        verdict = admit(ask, credential, generation.policy, self._now())
+        if isinstance(verdict, Allowed) and verdict.lookups:
+            message = "Forbidden: the message may name further collections, which can't be seen"
+            verdict = Denied(Reason.BODY_NOT_JUDGED, message, credential, verdict.needed)
+        return Ruling(verdict, ask, generation)
+
+    async def _later(
+        self, verdict: Allowed | Denied | Unverified, asked: Asked, ask: Ask, generation: Generation
+    ) -> Ruling:
+        """By the generation that is current when it is known: verifying a token may outlast one."""
+        while isinstance(verdict, Unverified):
+            verdict = await self._gatekeeper.verified(verdict, ask, generation)
+            now = self._current()
+            if now is not generation:
+                generation, ask = now, _ask(asked, now)
+                verdict = self._gatekeeper.judge(ask, now)
+        if isinstance(verdict, Denied):
+            await self._gatekeeper.penalty(verdict)
+        return Ruling(_narrowed(verdict, ask, generation), ask, generation)
 
 
 def status_of(denied: Denied) -> int:
@@ -65,14 +122,34 @@ def status_of(denied: Denied) -> int:
     return _STATUS_OF.get(denied.reason, 7)
 
 
-@lru_cache
-def _shipped() -> Policy:
-    source = importlib.resources.files("rekeyd") / "policies" / "qdrant_grpc.yaml"
-    return parse_policy(source.read_bytes(), file="qdrant_grpc")
+def _is_held_back(verdict: Allowed | Denied) -> bool:
+    return verdict.reason is Reason.TOO_MANY_FAILURES
 
 
-_NOTHING = Policy.of("", (), ())
+def _ask(asked: Asked, generation: Generation, collection: bytes = _SOME) -> Ask:
+    path = asked.path
+    if _METHOD.fullmatch(path) is None:
+        path = b"/" + path  # no path in normal form begins so
+    elif _is_of_a_collection(path, generation):
+        path += b"/" + quote_from_bytes(collection, safe="").encode()
+    return Ask(GRPC, path, Presented.among(asked.fields), asked.client)
 
 
-def _policy(generation: Generation) -> Policy:
-    return _shipped() if generation.settings.access.policy == "qdrant" else _NOTHING
+def _is_of_a_collection(path: bytes, generation: Generation) -> bool:
+    rule = generation.policy.rule_for(GRPC, path + b"/" + _SOME)
+    return rule is not None and rule.collection is not None
+
+
+def _narrowed(
+    verdict: Allowed | Denied, ask: Ask, generation: Generation
+) -> Allowed | Denied | NeedsCollection:
+    """Whether that is the last word: for who is limited to collections the name matters."""
+    credential = verdict.credential
+    if credential is None or credential.limits.collections is None:
+        return verdict
+    rule = generation.policy.rule_for(GRPC, ask.path)
+    if rule is None or rule.collection is None:
+        return verdict
+    if isinstance(verdict, Allowed) or verdict.reason is Reason.COLLECTION_NOT_ALLOWED:
+        return NeedsCollection(Allowed(Reason.KEY, credential, verdict.needed))
+    return verdict

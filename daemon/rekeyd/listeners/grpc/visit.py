@@ -4,15 +4,17 @@ The rules are those of HTTP's visits: filled in as the call comes along, read on
 without a secret. Must not know: how a call is served.
 """
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rekeyd.http1 import forwarding
 from rekeyd.http2 import heads
 from rekeyd.http2.fields import Field
+from rekeyd.listeners.grpc.judging import Asked, Ruling
 from rekeyd.telemetry.decisions import Decision
-from rekeyd.trust.access import Allowed, Denied
 from rekeyd.trust.generation import Generation
+from rekeyd.trust.verdict import Allowed, Denied
 
 
 class Connection(Protocol):
@@ -50,8 +52,10 @@ class Visit:
     reason: str = ""
     status: int | None = None
     grpc_status: int | None = None
-    rests: bool = False
-    """Whether it is among what rests on its key."""
+    asked: Asked | None = None
+    ruling: Ruling | None = None
+    rests: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """Left when the call no longer rests on what let it in."""
     overruled: bool = False
     """Whether it was ended for what it sent, after it was let in."""
 
@@ -71,6 +75,7 @@ class Visit:
         """The line that is written of it."""
         verdict = self.verdict
         allowed = isinstance(verdict, Allowed) and not self.overruled
+        credential = verdict.credential if verdict is not None else None
         number = self.connection.generation.number
         return Decision(
             decision="allowed" if allowed else "denied",
@@ -88,6 +93,8 @@ class Visit:
             failure=failure,
             client_certificate=self.connection.identity,
             connection_generation=number if number != self.generation.number else None,
+            subject=credential.subject if credential is not None else None,
+            token_id=credential.token_id if credential is not None else None,
             grpc_status=self.grpc_status,
         )
 
@@ -101,7 +108,7 @@ class Visit:
             added=tuple(self._added(verdict)),
             vouched=origin is not None and origin.vouched,
             # Where rekeyd judges no keys they may be the upstream's own.
-            keep_credentials=not self.generation.ring and upstream.api_key is None,
+            keep_credentials=self.generation.open_to_all and upstream.api_key is None,
         )
         return heads.onward(call, on)
 
@@ -122,12 +129,18 @@ class Visit:
 
     def _identity(self, verdict: Allowed) -> list[Field]:
         """Who was let in and how they came; such fields of clients are dropped."""
-        at = self.connection
+        at, credential = self.connection, verdict.credential
+        subject = credential.subject if credential is not None else None
         said = {
             b"x-rekeyd-key-id": verdict.key_id,
             b"x-rekeyd-right": None if verdict.right is None else str(verdict.right),
+            b"x-rekeyd-subject": subject,
             b"x-rekeyd-tls": at.tls,
             b"x-rekeyd-cipher": at.cipher,
             b"x-rekeyd-client-cert": at.identity,
         }
-        return [(name, value.encode("ascii")) for name, value in said.items() if value is not None]
+        return [
+            (name, value.encode("ascii", "backslashreplace"))
+            for name, value in said.items()
+            if value is not None
+        ]

@@ -18,10 +18,12 @@ import orjson
 import structlog
 from aiohttp import web
 
+from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.http1 import answers, forwarding
 from rekeyd.http1.request import Field, Malformed, Request, examine
-from rekeyd.ledger import Ledger
+from rekeyd.ledger import Ledger, Use
 from rekeyd.listeners.http.client import AiohttpClient
+from rekeyd.listeners.http.inspection import inspect
 from rekeyd.listeners.http.protocol import GatewayProtocol, GatewayServer, Rendered, Timeouts
 from rekeyd.listeners.http.visit import Visit, printable
 from rekeyd.reload.current import Current, Serving
@@ -29,11 +31,18 @@ from rekeyd.settings import Settings
 from rekeyd.system.peers import address_of
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog
-from rekeyd.trust.access import Allowed, Denied, Presented, decide
-from rekeyd.trust.generation import Generation
+from rekeyd.trust.access import Ask, Presented
+from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
 from rekeyd.upstream.connection import UpstreamError, UpstreamTimeoutError
 from rekeyd.upstream.pools import Pools
-from rekeyd.upstream.relay import BodyMalformedError, BodyTooLargeError, ClientGoneError, Relay
+from rekeyd.upstream.relay import (
+    BodyMalformedError,
+    BodyTooLargeError,
+    ClientGoneError,
+    ClientSide,
+    Relay,
+    Relayed,
+)
 
 log = structlog.get_logger()
 
@@ -45,6 +54,14 @@ class Records:
     decisions: DecisionLog
     handshakes: HandshakeLog
     upstream_failed: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """Who judges what is asked, and who ends what was let in and would not be any more."""
+
+    gatekeeper: Gatekeeper
+    ledger: Ledger
 
 
 Health = Callable[[], Awaitable[dict[str, bool]]]
@@ -68,7 +85,7 @@ class HttpGateway:
         current: Current,
         pools: Pools,
         health: Health,
-        ledger: Ledger,
+        guards: Guards,
         records: Records,
         left: Callable[[], None],
     ) -> None:
@@ -76,6 +93,8 @@ class HttpGateway:
         self._current = current
         self._pools = pools
         self._health = health
+        self._gatekeeper = guards.gatekeeper
+        self._ledger = guards.ledger
         self._records = records
         self._draining = False
         self._cutting = False
@@ -91,7 +110,7 @@ class HttpGateway:
             ),
             stall_timeout=self._stall_timeout,
             malformed=self._malformed,
-            ledger=ledger,
+            ledger=guards.ledger,
             turned_away=self._turned_away,
             left=left,
         )
@@ -188,11 +207,34 @@ class HttpGateway:
             visit.reason = "preflight"
             visit.status = 204
             return self._render(visit, request, 204, b"", *answers.preflight_fields(request.fields))
-        verdict = visit.verdict = _judge(request, visit.generation)
+        ask = Ask(request.method, request.path, Presented.among(request.fields), origin.client)
+        verdict = await self._verdict(ask, visit)
         if isinstance(verdict, Denied):
+            await self._gatekeeper.penalty(verdict)
             return self._denial(visit, request, verdict)
-        with _resting_on(visit.connection, verdict):
+        with self._resting_on(visit.connection, ask, verdict):
             return await self._let_in(raw, request, origin, visit, verdict)
+
+    async def _verdict(self, ask: Ask, visit: Visit) -> Allowed | Denied:
+        """By the generation that is current when it is known: verifying a token may outlast one."""
+        verdict = self._gatekeeper.judge(ask, visit.generation)
+        while isinstance(verdict, Unverified):
+            verdict = await self._gatekeeper.verified(verdict, ask, visit.generation)
+            now = self._current.generation
+            if now is not None and now is not visit.generation:
+                visit.generation = now
+                verdict = self._gatekeeper.judge(ask, now)
+        visit.verdict = verdict
+        return verdict
+
+    @contextlib.contextmanager
+    def _resting_on(self, connection: GatewayProtocol, ask: Ask, verdict: Allowed) -> Iterator[None]:
+        """While it runs, a request rests on what let it in: should that go, the ledger ends it."""
+        if connection.entry is None or verdict.reason is Reason.OPEN:
+            yield
+        else:
+            with self._ledger.resting(connection.entry, Use(ask, verdict.credential)):
+                yield
 
     async def _let_in(
         self,
@@ -217,22 +259,20 @@ class HttpGateway:
         verdict: Allowed,
     ) -> web.StreamResponse:
         settings = visit.generation.settings
-        client = AiohttpClient(
+        client: ClientSide = AiohttpClient(
             raw,
             max_body=settings.service.max_request_size_mb * _MEGABYTE,
             stall_timeout=settings.service.stall_timeout,
             closes=lambda: self._closes(request, visit.connection),
         )
         try:
-            pool = await self._pools.pool_for(visit.generation)
-            relay = visit.relay = Relay(
-                client,
-                request,
-                pool,
-                read_timeout=settings.upstream.read_timeout,
-                cors=settings.service.enable_cors,
-            )
-            done = await relay.run(visit.onward(request, origin, verdict))
+            if verdict.lookups:
+                inspected = await inspect(client, request, verdict, visit.generation.policy)
+                if isinstance(inspected, Denied):
+                    visit.verdict = inspected
+                    return self._denial(visit, request, inspected, close=True)
+                client, request = inspected
+            done = await self._relay(client, request, origin, visit, verdict)
         except BodyTooLargeError:
             return self._own_answer(
                 visit, request, 413, message=_too_large(settings.service.max_request_size_mb), close=True
@@ -248,6 +288,25 @@ class HttpGateway:
         if done.failure is not None:
             self._upstream_failed(visit, done.failure)
         return Rendered(b"", keep_alive=done.keep_alive and not self._draining)
+
+    async def _relay(
+        self,
+        client: ClientSide,
+        request: Request,
+        origin: forwarding.Origin,
+        visit: Visit,
+        verdict: Allowed,
+    ) -> Relayed:
+        settings = visit.generation.settings
+        relay = visit.relay = Relay(
+            client,
+            request,
+            await self._pools.pool_for(visit.generation),
+            read_timeout=settings.upstream.read_timeout,
+            cors=settings.service.enable_cors,
+            added=answers.quota_fields(verdict.quota),
+        )
+        return await relay.run(visit.onward(request, origin, verdict))
 
     # Answers of our own.
 
@@ -266,10 +325,14 @@ class HttpGateway:
         body = orjson.dumps({"status": "ok" if good else "unavailable", "checks": checks})
         return self._render(visit, request, visit.status, body, answers.JSON, (b"Cache-Control", b"no-store"))
 
-    def _denial(self, visit: Visit, request: Request, denied: Denied) -> web.StreamResponse:
+    def _denial(
+        self, visit: Visit, request: Request, denied: Denied, *, close: bool = False
+    ) -> web.StreamResponse:
         visit.status = answers.status_of(denied)
         body, fields = answers.body_of(denied, self._age(visit))
-        return self._render(visit, request, visit.status, body, *fields, *self._cors_fields(visit))
+        return self._render(
+            visit, request, visit.status, body, *fields, *self._cors_fields(visit), close=close
+        )
 
     def _own_answer(
         self, visit: Visit, request: Request | Malformed, status: int, *, message: str, close: bool = False
@@ -350,31 +413,6 @@ class HttpGateway:
 
     def _record(self, visit: Visit) -> None:
         self._records.decisions.record(visit.decision(asyncio.get_running_loop().time()))
-
-
-@contextlib.contextmanager
-def _resting_on(connection: GatewayProtocol, verdict: Allowed) -> Iterator[None]:
-    """While it runs, a request rests on the key that let it in: should the key go, the ledger ends it."""
-    entry, credential = connection.entry, verdict.credential
-    if entry is None or credential is None:
-        yield
-        return
-    entry.using.append(credential)
-    try:
-        yield
-    finally:
-        entry.using.remove(credential)
-
-
-def _judge(request: Request, generation: Generation) -> Allowed | Denied:
-    return decide(
-        request.method,
-        request.path,
-        Presented.among(request.fields),
-        ring=generation.ring,
-        policy=generation.policy,
-        insecure=generation.settings.service.insecure,
-    )
 
 
 def _size(target: bytes, fields: tuple[Field, ...]) -> int:

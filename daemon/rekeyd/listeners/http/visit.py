@@ -16,8 +16,8 @@ from rekeyd.http1.response import SWITCHING_PROTOCOLS
 from rekeyd.listeners.http.protocol import GatewayProtocol
 from rekeyd.system.peers import address_of
 from rekeyd.telemetry.decisions import Decision
-from rekeyd.trust.access import Allowed, Denied
 from rekeyd.trust.generation import Generation
+from rekeyd.trust.verdict import Allowed, Denied
 from rekeyd.upstream.relay import Relay
 
 _OPEN_TO_ALL = frozenset({"health", "preflight"})
@@ -70,6 +70,7 @@ class Visit:
         """The line that is written of it."""
         verdict = self.verdict
         allowed = isinstance(verdict, Allowed) or self.reason in _OPEN_TO_ALL
+        credential = verdict.credential if verdict is not None else None
         return Decision(
             decision="allowed" if allowed else "denied",
             reason=verdict.reason if verdict is not None else self.reason,
@@ -86,6 +87,8 @@ class Visit:
             failure=self.failure,
             client_certificate=self.connection.identity,
             connection_generation=self._older(),
+            subject=credential.subject if credential is not None else None,
+            token_id=credential.token_id if credential is not None else None,
         )
 
     def _older(self) -> int | None:
@@ -109,7 +112,7 @@ class Visit:
             default_authority=address.authority.encode() if address is not None else b"",
             added=added,
             # Where rekeyd judges no keys they may be the upstream's own.
-            keep_credentials=not self.generation.ring and upstream.api_key is None,
+            keep_credentials=self.generation.open_to_all and upstream.api_key is None,
         )
 
 
@@ -127,6 +130,8 @@ def _identity(connection: GatewayProtocol, verdict: Allowed) -> list[Field]:
             (b"X-Rekeyd-Key-Id", verdict.key_id.encode()),
             (b"X-Rekeyd-Right", str(verdict.right).encode()),
         ]
+    if verdict.credential is not None and verdict.credential.subject is not None:
+        fields.append((b"X-Rekeyd-Subject", verdict.credential.subject.encode("ascii", "backslashreplace")))
     transport = connection.transport
     tls = transport.get_extra_info("ssl_object") if transport is not None else None
     if tls is not None:

@@ -1,0 +1,75 @@
+"""Requests whose body must be seen before they go on: read whole, judged, and then passed as they came.
+
+The rules: at most `MOST` bytes are kept; a body that is larger, or in a coding, is not judged and so not let
+in. Whoever waits for `100 Continue` gets it first. Must not know: what a body must not say (`access`).
+"""
+
+import asyncio
+from dataclasses import replace
+
+from rekeyd.http1.request import Request
+from rekeyd.trust.access import judge_body
+from rekeyd.trust.policy import Policy
+from rekeyd.trust.verdict import Allowed, Denied, Reason
+from rekeyd.upstream.relay import CONTINUE, ClientSide
+
+MOST = 4 * 1024 * 1024
+"""Bytes of a body that are kept to be judged."""
+_AT_ONCE = 64 * 1024
+"""Bytes of a body that are judged on the event loop; more are in a thread."""
+
+
+class Replayed:
+    """A client whose body was read already."""
+
+    def __init__(self, client: ClientSide, body: bytes) -> None:
+        self._client = client
+        self._body = body
+
+    async def read(self) -> bytes:
+        """The body, and then whatever comes after it (nothing, or the bytes of a tunnel)."""
+        body, self._body = self._body, b""
+        return body or await self._client.read()
+
+    async def write(self, data: bytes) -> None:
+        await self._client.write(data)
+
+    def abort(self) -> None:
+        self._client.abort()
+
+    def switch(self) -> None:
+        self._client.switch()
+
+    @property
+    def closes(self) -> bool:
+        return self._client.closes
+
+
+async def inspect(
+    client: ClientSide, request: Request, verdict: Allowed, policy: Policy
+) -> tuple[ClientSide, Request] | Denied:
+    """The client and the request as they are to be passed on, or why they aren't.
+
+    Raises what `ClientSide.read` does.
+    """
+    if request.first(b"content-encoding") is not None:
+        return _unseen(verdict, "in a coding")
+    if request.expects_continue:
+        await client.write(CONTINUE)
+    body = bytearray()
+    while piece := await client.read():
+        body += piece
+        if len(body) > MOST:
+            return _unseen(verdict, "too large")
+    if len(body) > _AT_ONCE:
+        judged = await asyncio.to_thread(judge_body, verdict, bytes(body), policy)
+    else:
+        judged = judge_body(verdict, bytes(body), policy)
+    if isinstance(judged, Denied):
+        return judged
+    return Replayed(client, bytes(body)), replace(request, expects_continue=False)
+
+
+def _unseen(verdict: Allowed, why: str) -> Denied:
+    message = f"Forbidden: the body is {why}, so which collections it names can't be seen"
+    return Denied(Reason.BODY_NOT_JUDGED, message, verdict.credential, verdict.needed)
