@@ -47,6 +47,7 @@ from rekeyd.trust.names import choose
 from rekeyd.upstream.connection import UpstreamError
 from rekeyd.upstream.connectors import ApplicationError, find_factory
 from rekeyd.upstream.grpc import GrpcDialer
+from rekeyd.upstream.grpc_health import GrpcHealth
 from rekeyd.upstream.pools import Pools
 
 log = structlog.get_logger()
@@ -83,7 +84,14 @@ class Server:
         self._expiry = ExpiryWatch(current)
         self._pools = Pools()
         self._dialer = GrpcDialer()
-        self._condition = Condition(current, self._reloader, self._ledger, self._pools, disk)
+        self._condition = Condition(
+            current,
+            self._reloader,
+            self._ledger,
+            self._pools,
+            disk,
+            GrpcHealth(self._dialer) if _serves_grpc(settings) else None,
+        )
         self._gateway = self._make_gateway()
         self._grpc = self._make_grpc_gateway()
         self._tasks: list[asyncio.Task[None]] = []
@@ -109,8 +117,7 @@ class Server:
         )
 
     def _make_grpc_gateway(self) -> GrpcGateway | None:
-        service = self._settings.service
-        if self._settings.upstream.grpc is None or (service.grpc_port is None and not service.single_port):
+        if not _serves_grpc(self._settings):
             return None
         return GrpcGateway(
             self._settings,
@@ -381,6 +388,11 @@ class Server:
         self._handshakes.close()
         self._broken.close()
         log.info("daemon.stopped")
+
+
+def _serves_grpc(settings: Settings) -> bool:
+    service = settings.service
+    return settings.upstream.grpc is not None and (service.grpc_port is not None or service.single_port)
 
 
 def _metrics(current: Current, ledger: Ledger) -> Metrics:

@@ -74,7 +74,7 @@ class Handler(Protocol):
         """It was denied for what it sent, after it was judged or before; `ended` follows."""
 
     def answered(self, stream: Stream, answer: heads.Answer) -> None:
-        """The upstream's head or trailers came."""
+        """A head or trailers go to the client, the upstream's or ours."""
 
     def ended(self, stream: Stream, failure: str | None) -> None:
         """It is over; `failure` says why where it is not by the book."""
@@ -237,6 +237,7 @@ class Exchange:
             fields = (
                 heads.trailers(status, message) if stream.answered else heads.denial(status, message, extra)
             )
+            self.handler.answered(stream, heads.Answer(None if stream.answered else 200, status))
             block = self.client_writer.write(fields)
             self.to_client.append(frames.headers(stream.id, block, ends=True))
         self._end_for_client(stream, Code.NO_ERROR, unless_done=True)

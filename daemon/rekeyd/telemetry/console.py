@@ -121,11 +121,26 @@ def _pieces(name: str, event: Event) -> Iterator[str]:
             yield f"{key}={_brief(value)}"
 
 
-_AUTH = {"status", "method", "path", "key_id", "reason", "right_needed", "client", "duration", "count"}
+_AUTH = {
+    "status",
+    "grpc_status",
+    "method",
+    "path",
+    "key_id",
+    "reason",
+    "right_needed",
+    "client",
+    "duration",
+    "count",
+}
 
 
 def _decision(event: Event) -> Iterator[str]:
-    yield " ".join(_brief(event[key]) for key in ("status", "method", "path") if event.get(key) is not None)
+    asked = ("status", "method", "path")
+    if event.get("grpc_status") is not None:
+        yield f"grpc {_brief(event['grpc_status'])} {_brief(event.get('path', ''))}"
+    else:
+        yield " ".join(_brief(event[key]) for key in asked if event.get(key) is not None)
     if event.get("key_id"):
         yield _brief(event["key_id"])
     denied = event.get("event") == "auth.denied"

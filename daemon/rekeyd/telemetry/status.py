@@ -27,7 +27,8 @@ class State:
 
     `checks` are those of readiness; `connections` are open ones by the number of the generation under which
     they were accepted; `last_reload` is `Outcome.fields()`; `refused_since` is in seconds of the epoch, and
-    None where what is on disk is not refused.
+    None where what is on disk is not refused; `grpc_health` is what
+    the gRPC upstream says of itself, None where gRPC is not served.
     """
 
     version: str
@@ -39,6 +40,7 @@ class State:
     last_reload: Mapping[str, Any] | None = None
     refused_since: float | None = None
     warnings: Sequence[str] = ()
+    grpc_health: str | None = None
 
 
 def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
@@ -77,11 +79,15 @@ def _keys(generation: Generation | None) -> list[dict[str, str]]:
 
 
 def _upstream(state: State) -> dict[str, Any]:
-    address = state.generation.settings.upstream.http if state.generation is not None else None
-    return {
+    upstream = state.generation.settings.upstream if state.generation is not None else None
+    address = upstream.http if upstream is not None else None
+    told: dict[str, Any] = {
         "address": None if address is None else str(address),
         "reachable": state.checks.get("upstream"),
     }
+    if state.grpc_health is not None:
+        told["grpc"] = {"address": str(upstream.grpc) if upstream else None, "health": state.grpc_health}
+    return told
 
 
 def _iso(seconds: float | None) -> str | None:
@@ -105,9 +111,14 @@ def _said(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _keys_said(status.get("keys", ()))
     yield "connections", _connections_said(status)
     upstream = status.get("upstream") or {}
+    grpc = upstream.get("grpc") or {}
+    known = {
+        "upstream": [upstream.get("address")],
+        "grpc_upstream": [grpc.get("address"), str(grpc.get("health", "")).replace("_", " ")],
+    }
     for name, good in status.get("checks", {}).items():
-        about = f" ({upstream['address']})" if name == "upstream" and upstream.get("address") else ""
-        yield name, ("ok" if good else "FAILS") + about
+        about = ", ".join(each for each in known.get(name, ()) if each)
+        yield name, ("ok" if good else "FAILS") + (f" ({about})" if about else "")
     yield from _reload_said(status)
     for warning in status.get("warnings", ()):
         yield "warning", str(warning)

@@ -242,7 +242,7 @@ class GrpcConnection(asyncio.Protocol):
 
     def denied(self, stream: Stream, status: int, why: str) -> None:  # noqa: ARG002 - `ended` brings it
         visit: Visit = stream.visit
-        visit.overruled, visit.grpc_status, visit.reason = True, status, "malformed"
+        visit.overruled, visit.reason = True, "malformed"
 
     def answered(self, stream: Stream, answer: Answer) -> None:
         visit: Visit = stream.visit
@@ -378,7 +378,6 @@ class GrpcConnection(asyncio.Protocol):
                     "The upstream took too long",
                     failure="the upstream took too long",
                 )
-                stream.visit.grpc_status = DEADLINE_EXCEEDED
             elif stream.naming and now - stream.opened_at > most.header:
                 self.denied(stream, DEADLINE_EXCEEDED, "")
                 self._exchange.finish(

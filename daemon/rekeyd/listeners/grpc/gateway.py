@@ -226,8 +226,7 @@ class GrpcGateway:
             return Read(verdict.field)
         visit.verdict = verdict
         if isinstance(verdict, Denied):
-            visit.status, visit.grpc_status = 200, status_of(verdict)
-            return Deny(visit.grpc_status, verdict.message, _pushback(verdict))
+            return Deny(status_of(verdict), verdict.message, _pushback(verdict))
         if connection.entry is not None and verdict.reason is not Reason.OPEN:
             use = Use(ruling.ask, verdict.credential)
             visit.rests.enter_context(self._ledger.resting(connection.entry, use))

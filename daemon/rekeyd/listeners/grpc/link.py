@@ -37,9 +37,9 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._owner.upstream_said(data)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None
-        self._owner.upstream_left("the upstream broke off" if exc is not None else "the upstream closed")
+        self._owner.upstream_left("the upstream broke off")
 
     def pause_writing(self) -> None:
         self._owner.upstream_full(full=True)
