@@ -38,9 +38,15 @@ class GrpcUpstream:
         return f"127.0.0.1:{self.port}"
 
     async def start(
-        self, *, at: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
+        self,
+        *,
+        at: str = "127.0.0.1:0",
+        credentials: grpc.ServerCredentials | None = None,
+        options: Any = (),
     ) -> None:
-        self._server = grpc.aio.server(options=[*LARGE, ("grpc.http2.min_ping_interval_without_data_ms", 1)])
+        self._server = grpc.aio.server(
+            options=[*LARGE, ("grpc.http2.min_ping_interval_without_data_ms", 1), *options]
+        )
         kinds: dict[str, Any] = {
             "Echo": grpc.unary_unary_rpc_method_handler(self._echo),
             "Hold": grpc.unary_unary_rpc_method_handler(self._hold),
