@@ -1,4 +1,4 @@
-"""Grpcio's client gets through a real rekeyd to grpcio's server: every kind of call, and all that goes with one."""
+"""Grpcio gets through a real rekeyd to grpcio: every kind of call, and all that goes with one."""
 
 import asyncio
 import time

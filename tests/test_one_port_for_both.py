@@ -1,4 +1,4 @@
-"""With `service.single_port` HTTP and gRPC come in by one port, each by the protocol that its client agreed on."""
+"""HTTP and gRPC come in by one port, each by the protocol that its client agreed on."""
 
 import asyncio
 import ssl

@@ -84,14 +84,8 @@ class Server:
         self._expiry = ExpiryWatch(current)
         self._pools = Pools()
         self._dialer = GrpcDialer()
-        self._condition = Condition(
-            current,
-            self._reloader,
-            self._ledger,
-            self._pools,
-            disk,
-            GrpcHealth(self._dialer) if _serves_grpc(settings) else None,
-        )
+        health = GrpcHealth(self._dialer) if _serves_grpc(settings) else None
+        self._condition = Condition(current, self._reloader, self._ledger, self._pools, disk, health)
         self._gateway = self._make_gateway()
         self._grpc = self._make_grpc_gateway()
         self._tasks: list[asyncio.Task[None]] = []

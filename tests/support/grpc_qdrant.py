@@ -1,5 +1,5 @@
-"""Qdrant's gRPC interface as far as its clients need one: every method answers with a message that is empty, but for
-what a client insists on. `python -m support.grpc_qdrant PORT` is its Python client, over gRPC, as a user has it.
+"""Qdrant's gRPC interface as far as its clients need one: every method answers with an empty message, but for
+what a client insists on. `python -m support.grpc_qdrant PORT` is Qdrant's Python client, as a user has it.
 """
 
 import json
@@ -87,7 +87,7 @@ def main(port: int) -> None:
         try:
             said[step] = attempt()
         except grpc.RpcError as error:
-            said[step] = error.code().name  # type: ignore[attr-defined]
+            said[step] = error.code().name
     print(json.dumps(said))  # noqa: T201 - it is the answer
 
 
