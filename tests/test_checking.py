@@ -11,6 +11,7 @@ from rekeyd.reload.disk import Disk
 from support.generations import API_KEY, Site
 from support.live import serial_text
 from support.pki import DAY, Authority, now, write_torn
+from support.tokens import AUDIENCE, ISSUER, Issuer, key_set
 
 
 def report_of(site: Site, at: dt.datetime | None = None) -> tuple[bool, str]:
@@ -149,3 +150,26 @@ def test_a_file_that_can_not_be_read_is_a_problem_with_a_remedy(tmp_path: Path) 
 
 
 # The status
+
+
+def test_keys_that_vouch_for_tokens_are_listed_and_those_that_are_passed_over_named(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.configure(
+        service={"jwt_rbac": True},
+        access={"jwks_file": "issuer.json", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE},
+    )
+    keys = key_set(Issuer("a"), Issuer("d", "EdDSA"), Issuer("e").jwk(alg="PS256"))
+    (tmp_path / "issuer.json").write_bytes(keys)
+    good, text = report_of(site)
+    assert good
+    assert "TOKEN KEY  ALGORITHMS" in text
+    assert rows_of(text, "jwks:a") == ["jwks:a", "RS256"]
+    assert rows_of(text, "jwks:d") == ["jwks:d", "EdDSA,", "Ed25519"]
+    assert ["api_key", "HS256"] in [line.split() for line in text.splitlines()]
+    assert "warn (key_passed_over)" in text
+    assert "key 3 (e)" in text
+
+    (tmp_path / "issuer.json").write_bytes(key_set(Issuer("a"))[:-9])
+    good, text = report_of(site)
+    assert not good
+    assert "refuse (unparsable)" in text

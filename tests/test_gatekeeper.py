@@ -180,7 +180,7 @@ async def test_a_costly_token_is_verified_once_in_a_thread_and_then_remembered()
         threads.append(threading.current_thread())
         return TOKEN
 
-    keeper, rules = Gatekeeper(), generation(tokens=Costly(verify))
+    keeper, rules = Gatekeeper(), generation(tokens=Costly(verify=verify))
     assert reason(await verdict_of(keeper, asking("token-1"), rules)) is Reason.TOKEN
     for _ in range(5):
         assert reason(keeper.judge(asking("token-1"), rules)) is Reason.TOKEN
@@ -195,7 +195,7 @@ async def test_those_who_wait_for_the_same_token_share_what_comes_of_it() -> Non
         verified.append(1)
         return TOKEN
 
-    keeper, rules = Gatekeeper(), generation(tokens=Costly(verify))
+    keeper, rules = Gatekeeper(), generation(tokens=Costly(verify=verify))
     said = await asyncio.gather(*(verdict_of(keeper, asking("token-1"), rules) for _ in range(20)))
     assert {reason(verdict) for verdict in said} == {Reason.TOKEN}
     assert len(verified) <= 2, "as many as run at once"
@@ -204,14 +204,16 @@ async def test_those_who_wait_for_the_same_token_share_what_comes_of_it() -> Non
 async def test_what_was_remembered_ends_with_the_rules_it_rests_on() -> None:
     keeper = Gatekeeper()
     await verdict_of(keeper, asking("token-1"), generation(tokens=Costly()))
-    later = generation(tokens=Costly(lambda: Denied(Reason.BAD_SIGNATURE, "No")))
+    later = generation(tokens=Costly(verify=lambda: Denied(Reason.BAD_SIGNATURE, "No")))
     assert reason(await verdict_of(keeper, asking("token-1"), later)) is Reason.BAD_SIGNATURE
 
 
 async def test_a_bad_token_is_a_guess_and_a_network_that_guesses_is_not_verified() -> None:
     keeper, rules = (
         Gatekeeper(clock=Clock()),
-        generation(tokens=Costly(lambda: Denied(Reason.BAD_SIGNATURE, "The token's signature is wrong"))),
+        generation(
+            tokens=Costly(verify=lambda: Denied(Reason.BAD_SIGNATURE, "The token's signature is wrong"))
+        ),
     )
     for number in range(3):
         said = await verdict_of(keeper, asking(f"token-{number}"), rules)
@@ -227,7 +229,7 @@ async def test_no_more_than_so_many_wait_for_their_turn() -> None:
         go.wait(10)
         return TOKEN
 
-    keeper, rules = Gatekeeper(), generation(tokens=Costly(verify))
+    keeper, rules = Gatekeeper(), generation(tokens=Costly(verify=verify))
     waiting = [
         asyncio.create_task(verdict_of(keeper, asking(f"token-{number}"), rules)) for number in range(WAITING)
     ]

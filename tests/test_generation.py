@@ -11,8 +11,11 @@ from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.policy import Policy
 from rekeyd.trust.revocations import read_revocations
 from rekeyd.trust.rights import Right
+from rekeyd.trust.token_keys import read_key_set, signer_of_secret
+from rekeyd.trust.tokens import TokenRules
 from support.generations import API_KEY, POLICY, candidate_of, material_of, settings_of
 from support.pki import Authority, Leaf
+from support.tokens import Issuer, key_set
 
 CA = Authority()
 LEAF = CA.intermediate().issue()
@@ -214,3 +217,40 @@ def test_no_secret_is_in_a_repr() -> None:
         assert API_KEY not in repr(value)
         assert "s3cret" not in repr(value)
         assert body not in repr(value)
+
+
+def tokens(*issuers: Issuer, revoked: frozenset[str] = frozenset()) -> TokenRules:
+    return TokenRules(read_key_set(key_set(*issuers)).signers, revoked=revoked)
+
+
+def test_keys_of_issuers_and_revoked_tokens_are_told_by_their_ids() -> None:
+    old = replace(candidate_of(LEAF), tokens=tokens(Issuer("a"), Issuer("b"), revoked=frozenset({"old"})))
+    rolled = Issuer("b", name="rolled")
+    new = replace(old, tokens=tokens(rolled, Issuer("c"), revoked=frozenset({"z", "y"})))
+
+    assert different(old, new) == {
+        Part.TOKENS: {
+            "added": ["jwks:c"],
+            "removed": ["jwks:a"],
+            "changed": ["jwks:b"],
+            "revoked": ["y", "z"],
+            "reinstated": ["old"],
+        }
+    }
+    again = replace(old, tokens=tokens(Issuer("a"), Issuer("b"), revoked=frozenset({"old"})))
+    assert different(old, again) == {}
+
+
+def test_of_many_revoked_tokens_the_first_are_told_and_how_many_there_are() -> None:
+    old = candidate_of(LEAF)
+    new = replace(old, tokens=TokenRules(revoked=frozenset(str(number) for number in range(150))))
+
+    detail = dict(changes(old.generation(1), new.generation(2))[0].detail)
+
+    assert (len(detail["revoked"]), detail["revoked_count"]) == (100, 150)
+
+
+def test_no_secret_that_signs_tokens_is_in_a_repr() -> None:
+    secret = "a-made-up-key-that-signs-tokens-as-well"
+    candidate = replace(candidate_of(LEAF), tokens=TokenRules((signer_of_secret("api_key", secret),)))
+    assert secret not in repr(candidate) + repr(candidate.generation(1)) + repr(candidate.tokens)

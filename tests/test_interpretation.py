@@ -10,9 +10,11 @@ from rekeyd.reload.interpretation import Interpreter
 from rekeyd.reload.named import Pair
 from rekeyd.reload.snapshot import Snapshot
 from rekeyd.settings import parse
+from rekeyd.trust.claims import Terms
 from rekeyd.trust.generation import Part, Severity
 from support.generations import document
 from support.pki import Authority, Leaf
+from support.tokens import AUDIENCE, ISSUER, Issuer, key_set
 
 CA = Authority()
 ETC = Path("/etc")
@@ -119,3 +121,45 @@ def test_a_revocation_list_is_read_or_a_fault_of_its_part() -> None:
     emptied = Interpreter().candidate(of_leaf(CA.issue(), tls_crl=b""))
     assert emptied.revocations is None
     assert [(fault.rule, fault.part) for fault in emptied.faults] == [("empty", Part.CLIENT_CRL)]
+
+
+ISSUED: dict[str, Any] = {"jwks_file": "issuer.json", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE}
+
+
+def with_keys(source: bytes, *, leaf: Leaf | None = None, **sections: Any) -> Snapshot:
+    return of_leaf(leaf or CA.issue(), sections={"access": ISSUED, **sections}, access_jwks_file=source)
+
+
+def test_the_keys_of_an_issuer_are_read_or_a_fault_of_their_part() -> None:
+    candidate = Interpreter().candidate(with_keys(key_set(Issuer("a"))))
+    assert [signer.id for signer in candidate.tokens.signers] == ["jwks:a"]
+    assert candidate.tokens.terms == Terms(30, ISSUER, AUDIENCE)
+    assert candidate.faults == ()
+
+    [fault] = Interpreter().candidate(with_keys(key_set(Issuer("a"))[:-9])).faults
+    assert (fault.rule, fault.severity, fault.part) == ("unparsable", Severity.REFUSE, Part.TOKENS)
+    assert fault.message.startswith("/etc/access.jwks_file: ")
+
+
+def test_a_key_that_is_passed_over_is_told_and_refuses_nothing() -> None:
+    candidate = Interpreter().candidate(with_keys(key_set(Issuer("a"), Issuer("b").jwk(alg="PS256"))))
+    [fault] = candidate.faults
+    assert (fault.rule, fault.severity, fault.part) == ("key_passed_over", Severity.WARN, Part.TOKENS)
+    assert "key 2 (b)" in fault.message
+
+
+def test_the_same_keys_make_the_same_rules_and_other_conditions_other_ones() -> None:
+    interpreter, source, leaf = Interpreter(), key_set(Issuer("a")), CA.issue()
+    first, second = (interpreter.candidate(with_keys(source, leaf=leaf)).tokens for _ in range(2))
+    assert first == second
+    for changed in ({"jwt_issuer": "else"}, {"jwt_audience": "else"}):
+        other = interpreter.candidate(with_keys(source, access={**ISSUED, **changed})).tokens
+        assert other.signers[0].digest != first.signers[0].digest
+
+
+def test_secrets_sign_tokens_only_where_that_is_wanted() -> None:
+    leaf, keys = CA.issue(), {"api_key": "a" * 32, "alt_api_key": "b" * 32, "read_only_api_key": "c" * 32}
+    for wanted, signers in ((True, ["api_key", "alt_api_key"]), (False, [])):
+        sections = {"service": {**keys, "jwt_rbac": wanted}}
+        found = Interpreter().candidate(of_leaf(leaf, sections=sections)).tokens
+        assert [signer.id for signer in found.signers] == signers

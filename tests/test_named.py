@@ -23,7 +23,12 @@ def test_every_file_has_a_dotted_key_and_its_absolute_path() -> None:
             ],
         },
         upstream={"http": "https://127.0.0.1:1", "ca_cert": "up.pem"},
-        access={"policy": "policy.yaml"},
+        access={
+            "policy": "policy.yaml",
+            "jwks_file": "issuer.json",
+            "jwt_issuer": "https://issuer.test/",
+            "jwt_audience": "qdrant.test",
+        },
     )
 
     assert files_named_by(settings) == {
@@ -38,6 +43,7 @@ def test_every_file_has_a_dotted_key_and_its_absolute_path() -> None:
         "tls.ca_cert": ETC / "ca.pem",
         "tls.crl": ETC / "crl.pem",
         "upstream.ca_cert": ETC / "up.pem",
+        "access.jwks_file": ETC / "issuer.json",
         "access.policy": ETC / "policy.yaml",
     }
     assert pairs_named_by(settings, None) == (

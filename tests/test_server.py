@@ -115,7 +115,7 @@ async def test_without_tls_it_speaks_http_and_warns_of_keys_that_anyone_can_read
         assert (await client.ask()).json()["how"]["tls"] == "none"
     (finding,) = daemon.told("reload.applied")[0]["findings"]
     assert finding["severity"] == "warn"
-    assert "API keys cross the network in the clear" in finding["message"]
+    assert "keys and tokens cross the network in the clear" in finding["message"]
 
 
 async def test_a_qdrant_file_and_its_environment_are_taken_over(

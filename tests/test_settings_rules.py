@@ -26,11 +26,11 @@ def test_the_defaults_ask_for_nothing_that_is_not_there_yet() -> None:
 
 
 def test_what_is_not_there_yet_is_told_with_the_way_out() -> None:
-    (problem,) = not_yet(Settings(service=Service(jwt_rbac=True)))
+    (problem,) = not_yet(Settings(service=Service(workers=2)))
     assert (problem.key, problem.message, problem.fix) == (
-        "service.jwt_rbac",
+        "service.workers",
         "is not available in this version",
-        "Remove it or set it to false",
+        "Remove it or set it to 1",
     )
 
 

@@ -9,8 +9,11 @@ from rekeyd.telemetry.status import SHOWN, State, status_lines, status_of
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.rights import Right
+from rekeyd.trust.token_keys import read_key_set, signer_of_secret
+from rekeyd.trust.tokens import TokenRules
 from support.generations import candidate_of, material_of, settings_of
 from support.pki import Authority, now
+from support.tokens import Issuer, key_set
 
 NOW = now()
 REFUSED = {
@@ -84,6 +87,7 @@ def test_a_status_has_everything_that_is_served(generation: Generation) -> None:
         "checks": {"upstream": True, "certificate": True},
         "generation": 7,
         "keys": [{"id": "api_key", "right": "manage"}, {"id": "read_only_api_key", "right": "read"}],
+        "token_keys": [],
         "upstream": {"address": "http://127.0.0.1:16333", "reachable": True},
         "connections": 12,
         "connections_by_generation": {"6": 2, "7": 10},
@@ -175,3 +179,20 @@ def test_a_name_in_a_certificate_can_not_steer_the_terminal(generation: Generati
     state = state_of(replace(generation, certificates=(replace(material, chain=(odd,)),)))
     assert "\x1b" not in said(state)
     assert not any(line.startswith("warning") for line in said(state).splitlines())
+
+
+def test_keys_that_vouch_for_tokens_are_counted_and_named(generation: Generation) -> None:
+    secret = "another-secret-to-be-kept-of-32-characters"
+    signers = (
+        signer_of_secret("api_key", secret),
+        *read_key_set(key_set(Issuer("a"), Issuer("e", "ES256"))).signers,
+    )
+    state = state_of(replace(generation, tokens=TokenRules(signers)))
+
+    assert status_of(state, NOW)["token_keys"] == [
+        {"id": "api_key", "algorithms": ["HS256"]},
+        {"id": "jwks:a", "algorithms": ["RS256"]},
+        {"id": "jwks:e", "algorithms": ["ES256"]},
+    ]
+    assert "token keys    3: api_key (HS256), jwks:a (RS256), jwks:e (ES256)" in said(state)
+    assert secret not in str(status_of(state, NOW))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +8,10 @@ from rekeyd.telemetry.tallies import BUCKETS, KEY_IDS, OTHER, Durations, KeyIds
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.rights import Right
+from rekeyd.trust.token_keys import read_key_set
+from rekeyd.trust.tokens import TokenRules
 from support.generations import candidate_of
+from support.tokens import Issuer, key_set
 
 
 def generation_with(*keys: str, number: int = 1) -> Generation:
@@ -68,3 +73,22 @@ def test_there_are_never_more_ids_than_there_may_be_and_those_that_are_gone_make
     assert "a7" not in forgotten
     assert len(labels - {OTHER}) == KEY_IDS - 1
     assert ids.label_for("a7", kept) == "a7"
+
+
+def test_ids_of_keys_that_vouch_for_tokens_are_label_values_too() -> None:
+    tokens = TokenRules(read_key_set(key_set(Issuer("a"))).signers)
+    generation = replace(generation_with("backup"), tokens=tokens)
+    ids = KeyIds(lambda: generation)
+    assert [ids.label_for(key, kept) for key in ("jwks:a", "jwks:b", "backup")] == ["jwks:a", OTHER, "backup"]
+
+
+def test_ids_of_keys_that_vouch_for_no_token_any_more_make_room() -> None:
+    names = [f"a{number}" for number in range(KEY_IDS - 1)]
+    tokens = TokenRules(read_key_set(key_set(Issuer("a"))).signers)
+    current = replace(generation_with(*names), tokens=tokens)
+    ids = KeyIds(lambda: current)
+    assert {ids.label_for(key, kept) for key in [*names, "jwks:a"]} == {*names, "jwks:a"}
+    current = generation_with(*names, "b", number=2)
+    gone: list[str] = []
+    assert ids.label_for("b", gone.extend) == "b"
+    assert gone == ["jwks:a"]

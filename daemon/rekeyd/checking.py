@@ -21,6 +21,7 @@ from rekeyd.trust.certificates import Certificate
 from rekeyd.trust.generation import Candidate, Finding, Severity
 from rekeyd.trust.judge import judge
 from rekeyd.trust.keys import Credential
+from rekeyd.trust.tokens import TokenRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Report:
         """Tables of certificates and keys, then what was found."""
         yield from _certificates(self.candidate, self.now)
         yield from _keys(self.candidate.ring)
+        yield from _token_keys(self.candidate.tokens)
         for finding in (*self.findings, *self.doubts):
             yield f"{finding.severity} ({finding.rule}): {finding}"
         if self.unservable is not None:
@@ -101,6 +103,13 @@ def _keys(ring: Iterable[Credential]) -> Iterator[str]:
     rows = [(credential.id, str(credential.right)) for credential in ring]
     if rows:
         yield from table(("KEY", "RIGHT"), rows)
+
+
+def _token_keys(tokens: TokenRules) -> Iterator[str]:
+    """Whose tokens get in."""
+    rows = [(signer.id, ", ".join(signer.algorithms)) for signer in tokens.signers]
+    if rows:
+        yield from table(("TOKEN KEY", "ALGORITHMS"), rows)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import asyncio
 import datetime as dt
 import json
 import os
+import secrets
 import signal
 import sys
 import time
@@ -19,6 +20,15 @@ from typing import Any
 from rekeyd import __version__
 from rekeyd.checking import check, socket_named_in
 from rekeyd.commands.explain import explain
+from rekeyd.commands.token import (
+    SIGNING_KEYS,
+    UnfitTokenError,
+    Wish,
+    collection_in,
+    lifetime_in,
+    make_token,
+    settings_in,
+)
 from rekeyd.demo import Stage, state_directory
 from rekeyd.errors import SettingsError
 from rekeyd.listeners.admin import NoDaemon, ask
@@ -106,9 +116,43 @@ def _parser() -> argparse.ArgumentParser:
     reload.add_argument("--wait", action="store_true", help="wait for the outcome (always done)")
     status = add("status", "ask the running daemon how it is", _status, file, daemon)
     status.add_argument("--json", action="store_true", help="all of it, as JSON")
+    _add_token(add("token", "make a token, signed with a static key", _token, file))
     logs = add("logs", "turn JSON log lines into the human form", _logs)
     logs.add_argument("file", nargs="?", type=Path, metavar="FILE", help="log file (stdin)")
     return parser
+
+
+def _add_token(token: argparse.ArgumentParser) -> None:
+    token.add_argument("--access", choices=("r", "m"), help="to everything: read, or manage")
+    token.add_argument(
+        "--collection",
+        action="append",
+        default=[],
+        type=_read_by(collection_in),
+        metavar="NAME=r|rw|prw",
+        help="to one collection, and no others; may be repeated",
+    )
+    token.add_argument(
+        "--expires",
+        type=_read_by(lifetime_in),
+        default="1h",
+        metavar="TIME",
+        help="how long it lives: 90s, 15m, 1h, 30d, 2w (%(default)s)",
+    )
+    token.add_argument("--subject", metavar="TEXT", help="whose it is, for the record")
+    token.add_argument("--key", choices=SIGNING_KEYS, help="what signs it (the first that is set)")
+
+
+def _read_by(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """As argparse wants it, which keeps the words of this error alone."""
+
+    def convert(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
 
 
 def _serve(chosen: argparse.Namespace) -> int:
@@ -220,6 +264,20 @@ def _ask(chosen: argparse.Namespace, method: str, target: str) -> dict[str, Any]
     if status != HTTPStatus.OK:
         _say(f"{path}: {answer.get('error', status)}")
     return answer
+
+
+def _token(chosen: argparse.Namespace) -> int:
+    settings = settings_in(chosen.config, os.environ)
+    wish = Wish(chosen.access, tuple(chosen.collection), chosen.expires, chosen.subject, chosen.key)
+    try:
+        token = make_token(settings, wish, now=time.time(), token_id=secrets.token_hex(16))
+    except UnfitTokenError as error:
+        _say(f"{error}.")
+        return SETTINGS_WRONG
+    if not settings.service.jwt_rbac:
+        _say(f"{chosen.config}: service.jwt_rbac is off, so that nobody accepts it. Set it to true.")
+    print(token)
+    return GOOD
 
 
 def _logs(chosen: argparse.Namespace) -> int:

@@ -53,9 +53,10 @@ class Gatekeeper:
 
     def judge(self, ask: Ask, generation: Generation) -> Allowed | Denied | Unverified:
         """The verdict; `Unverified` where it takes `verified` to know."""
-        if generation.tokens != self._rules:
+        if generation.tokens is not self._rules:
+            if generation.tokens != self._rules:
+                self._verified.clear()
             self._rules = generation.tokens
-            self._verified.clear()
         verdict = decide(ask, generation, self._now(), self._verified)
         if isinstance(verdict, Unverified):
             return self._before_verifying(ask, generation) or verdict

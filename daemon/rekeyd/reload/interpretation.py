@@ -9,7 +9,7 @@ know: what is served.
 
 import hashlib
 import importlib.resources
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from rekeyd.reload.named import Pair
 from rekeyd.reload.snapshot import Snapshot
 from rekeyd.settings import Settings
 from rekeyd.trust.certificates import Anchors, Material, Origin, read_anchors, read_material
+from rekeyd.trust.claims import Terms
 from rekeyd.trust.generation import Candidate, Finding, Part, Severity
 from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.pem import MaterialError
@@ -29,6 +30,8 @@ from rekeyd.trust.policy_file import parse_policy
 from rekeyd.trust.private_keys import passphrase_in
 from rekeyd.trust.revocations import Revocations, read_revocations
 from rekeyd.trust.rights import Right
+from rekeyd.trust.token_keys import Signer, read_key_set, signer_of_secret
+from rekeyd.trust.tokens import TokenRules
 
 T = TypeVar("T")
 
@@ -57,6 +60,7 @@ class Interpreter:
             revocations=self._revocations(snapshot, faults),
             upstream_anchors=_anchors(snapshot, "upstream.ca_cert", Part.UPSTREAM_CA, faults),
             ring=_ring(snapshot.parsed.settings),
+            tokens=self._tokens(snapshot, faults),
             policy=policy,
             digest=snapshot.digest,
             faults=tuple(faults),
@@ -78,6 +82,7 @@ class Interpreter:
         _anchors(snapshot, "tls.ca_cert", Part.CLIENT_CA, faults)
         self._revocations(snapshot, faults)
         _anchors(snapshot, "upstream.ca_cert", Part.UPSTREAM_CA, faults)
+        self._tokens(snapshot, faults)
         file = snapshot.parsed.file
         return [*problems, *(Problem(file, "", fault.message, fault.fix, fault.rule) for fault in faults)]
 
@@ -112,6 +117,26 @@ class Interpreter:
         except MaterialError as error:
             faults.append(_fault(error, Part.CLIENT_CRL, snapshot.paths["tls.crl"]))
             return None
+
+    def _tokens(self, snapshot: Snapshot, faults: list[Finding]) -> TokenRules:
+        access = snapshot.parsed.settings.access
+        terms = Terms(access.jwt_leeway, access.jwt_issuer, access.jwt_audience)
+        issuers = self._issuer_keys(snapshot, faults)
+        bound = (signer.bound_to(str(terms.issuer), str(terms.audience)) for signer in issuers)
+        return TokenRules((*_static_signers(snapshot.parsed.settings), *bound), terms)
+
+    def _issuer_keys(self, snapshot: Snapshot, faults: list[Finding]) -> tuple[Signer, ...]:
+        file = snapshot.contents.get("access.jwks_file")
+        if file is None:
+            return ()
+        path = snapshot.paths["access.jwks_file"]
+        try:
+            found = self._once(("access.jwks_file", _hash(file.data)), lambda: read_key_set(file.data))
+        except MaterialError as error:
+            faults.append(_fault(error, Part.TOKENS, path))
+            return ()
+        faults.extend(_passed_over(called, path) for called in found.passed_over)
+        return found.signers
 
     def _once(self, identity: Hashable, make: Callable[[], T]) -> T:
         made = self._used.get(identity) or self._known.get(identity) or make()
@@ -161,8 +186,24 @@ def _anchors(snapshot: Snapshot, key: str, part: Part, faults: list[Finding]) ->
         return None
 
 
+def _passed_over(called: str, path: Path) -> Finding:
+    message = (
+        f"{path}: {called} is passed over: it is not for verifying tokens, or of a kind that is not known"
+    )
+    return Finding("key_passed_over", Severity.WARN, Part.TOKENS, message)
+
+
 def _fault(error: MaterialError, part: Part, path: Path) -> Finding:
     return Finding(error.reason, Severity.REFUSE, part, f"{path}: {error.message}", error.fix)
+
+
+def _static_signers(settings: Settings) -> Iterator[Signer]:
+    """Secrets are kept for as long as they must verify, and no longer."""
+    service = settings.service
+    if service.jwt_rbac:
+        for key_id, secret in (("api_key", service.api_key), ("alt_api_key", service.alt_api_key)):
+            if secret is not None:
+                yield signer_of_secret(key_id, secret.get_secret_value())
 
 
 def _ring(settings: Settings) -> KeyRing:

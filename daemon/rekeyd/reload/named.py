@@ -36,6 +36,7 @@ def files_named_by(settings: Settings) -> dict[str, Path]:
         "tls.ca_cert": tls.ca_cert if of_clients else None,
         "tls.crl": tls.crl if of_clients else None,
         "upstream.ca_cert": settings.upstream.ca_cert,
+        "access.jwks_file": settings.access.jwks_file,
         "access.policy": settings.access.policy if isinstance(settings.access.policy, Path) else None,
     }
     return {key: path for key, path in named.items() if path is not None}

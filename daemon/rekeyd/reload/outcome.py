@@ -37,6 +37,7 @@ _PARTS_OF_KEYS = {
     "tls.ca_cert": Part.CLIENT_CA,
     "upstream.ca_cert": Part.UPSTREAM_CA,
     "access.policy": Part.POLICY,
+    "access.jwks_file": Part.TOKENS,
 }
 
 

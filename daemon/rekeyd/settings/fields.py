@@ -85,6 +85,11 @@ Grace = Annotated[
     Field(strict=True, ge=0, le=DAY, allow_inf_nan=False),
     Kind("a number of seconds from 0 to 86400", _NUMBER, (int, float)),
 ]
+Leeway = Annotated[
+    float,
+    Field(strict=True, ge=0, le=300, allow_inf_nan=False),
+    Kind("a number of seconds from 0 to 300", _NUMBER, (int, float)),
+]
 Interval = Annotated[
     Annotated[float, Field(strict=True, ge=0, le=YEAR, allow_inf_nan=False)] | None,
     AfterValidator(lambda seconds: seconds or None),
@@ -251,6 +256,22 @@ Days = Annotated[
 
 
 # --- the rest
+
+
+def _claim_text(value: Any) -> Any:
+    """Empty is unset."""
+    if isinstance(value, str) and (not value.isprintable() or value != value.strip()):
+        raise UnusableError(
+            "has a space around it or a control character", "Write it exactly as it is in the issuer's tokens"
+        )
+    return value or None if isinstance(value, str) else value
+
+
+ClaimText = Annotated[
+    Annotated[str, Field(strict=True)] | None,
+    BeforeValidator(_claim_text),
+    Kind("a string, or null", "Write it in quotes", (str, type(None)), text=True),
+]
 
 
 def _cipher_string(value: Any) -> Any:

@@ -20,9 +20,12 @@ from rekeyd.settings.schema import Settings
 
 SHORT_KEY = 16
 """Characters under which a static key is called short: less than 64 bits, were it hexadecimal."""
+SHORT_SIGNING_KEY = 32
+"""Bytes that RFC 7518, 3.2, asks of a key for HS256."""
 
 _SERVICE_KEYS = ("service.api_key", "service.alt_api_key", "service.read_only_api_key")
-_CREDENTIALS = (*_SERVICE_KEYS, "access.keys_file")
+_CREDENTIALS = (*_SERVICE_KEYS, "access.keys_file", "access.jwks_file")
+_SIGNING_KEYS = ("service.api_key", "service.alt_api_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +148,19 @@ def _somebody_has_a_key(settings: Settings) -> Iterator[Problem]:
         )
 
 
+def _tokens_are_meant_for_us(settings: Settings) -> Iterator[Problem]:
+    """Whoever else the issuer makes tokens for could get in with theirs."""
+    if settings.access.jwks_file is None:
+        return
+    for key, whose in (("access.jwt_issuer", "`iss`"), ("access.jwt_audience", "`aud`")):
+        if settings.value(key) is None:
+            yield _problem(
+                key,
+                "is not set, and `access.jwks_file` needs it",
+                f"Set it to what the issuer's tokens for this service have as {whose}",
+            )
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         ("service.enable_tls", "tls.cert", "tls.key", "tls.certificates", "tls.certificate_dir"),
@@ -168,6 +184,7 @@ RULES: tuple[Rule, ...] = (
         _grpc_upstream_is_not_ourselves,
     ),
     Rule((*_CREDENTIALS, "service.insecure"), _somebody_has_a_key),
+    Rule(("access.jwks_file", "access.jwt_issuer", "access.jwt_audience"), _tokens_are_meant_for_us),
 )
 
 
@@ -184,7 +201,6 @@ class _Awaited:
 
 
 _AWAITED = (
-    _Awaited("service.jwt_rbac", False, "false"),
     _Awaited("service.workers", 1, "1"),
     _Awaited("access.keys_file", None, "null"),
     _Awaited("cluster.p2p.enable_tls", False, "false"),
@@ -206,7 +222,7 @@ def not_yet(settings: Settings) -> tuple[Problem, ...]:
 
 def _everybody_gets_in(settings: Settings) -> Iterator[Problem]:
     if settings.service.insecure and has_credential(settings):
-        yield _problem("service.insecure", "has no effect, because a key is configured", "Remove it")
+        yield _problem("service.insecure", "has no effect, because a credential is configured", "Remove it")
     elif settings.service.insecure:
         yield _problem(
             "service.insecure",
@@ -220,7 +236,7 @@ def _keys_travel_in_the_open(settings: Settings) -> Iterator[Problem]:
     if has_credential(settings) and not service.enable_tls and not is_loopback(service.host):
         yield _problem(
             "service.enable_tls",
-            "is off, so API keys cross the network in the clear",
+            "is off, so keys and tokens cross the network in the clear",
             "Turn it on, or set `service.host: 127.0.0.1`",
         )
 
@@ -233,6 +249,37 @@ def _short_keys(settings: Settings) -> Iterator[Problem]:
                 f"is shorter than {SHORT_KEY} characters and may be guessed",
                 "Make a longer one, for example with `openssl rand -hex 32`",
             )
+
+
+def _short_signing_keys(settings: Settings) -> Iterator[Problem]:
+    """Whoever has one token can try secrets against it, at any speed and unseen."""
+    for key, secret in _static_keys(settings):
+        if (
+            settings.service.jwt_rbac
+            and key in _SIGNING_KEYS
+            and SHORT_KEY <= len(secret) < SHORT_SIGNING_KEY
+        ):
+            yield _problem(
+                key,
+                f"is shorter than {SHORT_SIGNING_KEY} bytes, few for a key that signs tokens (RFC 7518, 3.2)",
+                "Make a longer one, for example with `openssl rand -hex 32`",
+            )
+
+
+def _tokens_of_nobody(settings: Settings) -> Iterator[Problem]:
+    """Qdrant starts with such settings too, and takes no token."""
+    if settings.service.jwt_rbac and not any(settings.value(key) for key in _SIGNING_KEYS):
+        yield _problem(
+            "service.jwt_rbac",
+            "has no effect: there is no read-write key to sign tokens with",
+            "Set `service.api_key`, or remove it",
+        )
+
+
+def _issuer_without_keys(settings: Settings) -> Iterator[Problem]:
+    for key in ("access.jwt_issuer", "access.jwt_audience"):
+        if settings.access.jwks_file is None and settings.value(key) is not None:
+            yield _problem(key, "has no effect without `access.jwks_file`", "Name the file, or remove it")
 
 
 def _shared_keys(settings: Settings) -> Iterator[Problem]:
@@ -285,6 +332,9 @@ WARNINGS: tuple[Rule, ...] = (
     Rule((*_CREDENTIALS, "service.insecure"), _everybody_gets_in),
     Rule((*_CREDENTIALS, "service.enable_tls", "service.host"), _keys_travel_in_the_open),
     Rule(_SERVICE_KEYS, _short_keys),
+    Rule((*_SERVICE_KEYS, "service.jwt_rbac"), _short_signing_keys),
+    Rule((*_SIGNING_KEYS, "service.jwt_rbac"), _tokens_of_nobody),
+    Rule(("access.jwks_file", "access.jwt_issuer", "access.jwt_audience"), _issuer_without_keys),
     Rule(_SERVICE_KEYS, _shared_keys),
     Rule(("service.grpc_port", "service.single_port", "upstream.grpc"), _grpc_port_without_upstream),
     Rule(("service.grpc_port", "service.single_port", "upstream.grpc"), _grpc_upstream_without_port),
@@ -297,7 +347,7 @@ WARNINGS: tuple[Rule, ...] = (
 
 
 def has_credential(settings: Settings) -> bool:
-    """Whether any API key is configured. A client certificate opens a connection, not the service."""
+    """Whether anybody could show a key or token. A client certificate opens a connection, not the service."""
     return any(settings.value(key) is not None for key in _CREDENTIALS)
 
 

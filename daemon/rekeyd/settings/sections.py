@@ -38,7 +38,10 @@ class Service(Section):
         None, "A key that may read, and nothing else.", reloadable=True, qdrant=True
     )
     jwt_rbac: fields.Switch = setting(
-        False, "Accept Qdrant's tokens, signed with a read-write key.", reloadable=True, qdrant=True
+        False,
+        "Accept Qdrant's tokens (JWT, HS256), signed with `service.api_key` or `service.alt_api_key`.",
+        reloadable=True,
+        qdrant=True,
     )
     insecure: fields.Switch = setting(
         False, "Start with no API key at all: whoever reaches the port may do everything."
@@ -232,6 +235,21 @@ class Access(Section):
         (), "Exact paths that are open without a key, added to those of the policy.", reloadable=True
     )
     keys_file: fields.FilePath = setting(None, "A file of named keys.", reloadable=True)
+    jwks_file: fields.FilePath = setting(
+        None,
+        "The public keys of an issuer of tokens (JWT), as a JSON Web Key Set: RS256, ES256, EdDSA. Its "
+        "tokens need `iss`, `aud`, `exp` and, in Qdrant's form, `access`.",
+        reloadable=True,
+    )
+    jwt_issuer: fields.ClaimText = setting(
+        None, "What those tokens must have as `iss`. Needed with `access.jwks_file`.", reloadable=True
+    )
+    jwt_audience: fields.ClaimText = setting(
+        None, "What must be among their `aud`. Needed with `access.jwks_file`.", reloadable=True
+    )
+    jwt_leeway: fields.Leeway = setting(
+        30, "Seconds by which the clocks of whoever makes tokens, Qdrant's too, may differ.", reloadable=True
+    )
     failures_per_minute: fields.Attempts = setting(
         60,
         "How often a network (an IPv4 address, an IPv6 /64) may present a key or token that is none. More is "

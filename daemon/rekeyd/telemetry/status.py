@@ -55,6 +55,7 @@ def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
         "generation": generation.number if generation is not None else None,
         "certificates": list(_certificates(generation, now)),
         "keys": _keys(generation),
+        "token_keys": _token_keys(generation),
         "upstream": _upstream(state),
         "connections": sum(state.connections.values()),
         "connections_by_generation": {str(number): n for number, n in sorted(state.connections.items())},
@@ -76,6 +77,13 @@ def _keys(generation: Generation | None) -> list[dict[str, str]]:
     if generation is None:
         return []
     return [{"id": credential.id, "right": str(credential.right)} for credential in generation.ring]
+
+
+def _token_keys(generation: Generation | None) -> list[dict[str, Any]]:
+    """The keys that vouch for tokens."""
+    if generation is None:
+        return []
+    return [{"id": each.id, "algorithms": list(each.algorithms)} for each in generation.tokens.signers]
 
 
 def _upstream(state: State) -> dict[str, Any]:
@@ -109,6 +117,7 @@ def _said(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "generation", str(status.get("generation"))
     yield from _certificates_said(status.get("certificates", ()))
     yield from _keys_said(status.get("keys", ()))
+    yield from _token_keys_said(status.get("token_keys", ()))
     yield "connections", _connections_said(status)
     upstream = status.get("upstream") or {}
     grpc = upstream.get("grpc") or {}
@@ -138,9 +147,18 @@ def _certificates_said(certificates: Sequence[Mapping[str, Any]]) -> Iterator[tu
 
 def _keys_said(keys: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     if keys:
-        said = [f"{each['id']} ({each['right']})" for each in keys[:SHOWN]]
-        more = [f"and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
-        yield "keys", ", ".join([*said, *more])
+        yield "keys", _shown([f"{each['id']} ({each['right']})" for each in keys])
+
+
+def _token_keys_said(keys: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    if keys:
+        said = _shown([f"{each['id']} ({each['algorithms'][0]})" for each in keys])
+        yield "token keys", f"{len(keys)}: {said}"
+
+
+def _shown(texts: Sequence[str]) -> str:
+    more = [f"and {len(texts) - SHOWN} more"] if len(texts) > SHOWN else []
+    return ", ".join([*texts[:SHOWN], *more])
 
 
 def _connections_said(status: Mapping[str, Any]) -> str:

@@ -51,13 +51,18 @@ class KeyIds:
         if key_id in self._counted:
             return key_id
         generation = self._generation()
-        known = generation.ring.ids if generation is not None else frozenset()
         if generation is not self._of:
             self._of = generation
             if len(self._counted) >= KEY_IDS:
-                forget(self._counted - known)
-                self._counted &= known
-        if key_id not in known or len(self._counted) >= KEY_IDS:
+                kept = frozenset(each for each in self._counted if _knows(generation, each))
+                forget(self._counted - kept)
+                self._counted = kept
+        if not _knows(generation, key_id) or len(self._counted) >= KEY_IDS:
             return OTHER
         self._counted |= {key_id}
         return key_id
+
+
+def _knows(generation: Generation | None, key_id: str) -> bool:
+    """Whether it is a key, or vouches for tokens."""
+    return generation is not None and (key_id in generation.ring.ids or generation.tokens.knows(key_id))

@@ -110,15 +110,19 @@ def decide(ask: Ask, grounds: Grounds, now: float, verified: Verified) -> Allowe
         return Denied(Reason.NO_CREDENTIAL, "Must provide an API key or an Authorization bearer token")
     credential = grounds.ring.find(secret)
     if credential is None:
-        token = _token(secret, grounds.tokens, verified)
+        token = _token(secret, grounds.tokens, verified, now)
         return admit(ask, token, grounds.policy, now) if isinstance(token, Credential) else token
     if credential.named and weakness_of(secret):
         return Denied(Reason.WEAK_SECRET, "Invalid API key or JWT", credential)
     return admit(ask, credential, grounds.policy, now)
 
 
-def _token(secret: bytes, tokens: TokenRules, verified: Verified) -> Credential | Denied | Unverified:
+def _token(
+    secret: bytes, tokens: TokenRules, verified: Verified, now: float
+) -> Credential | Denied | Unverified:
     known = verified.get(digest_of(secret)) or tokens.read(secret)
+    if isinstance(known, Unverified) and known.expires is not None and now >= known.expires:
+        return Denied(Reason.EXPIRED, "The token has expired")
     return known or Denied(Reason.UNKNOWN_KEY, "Invalid API key or JWT")
 
 

@@ -42,6 +42,7 @@ class Part(enum.StrEnum):
     CLIENT_CRL = "client_crl"
     UPSTREAM_CA = "upstream_ca"
     KEYS = "keys"
+    TOKENS = "tokens"
     POLICY = "policy"
 
     @property
@@ -167,6 +168,7 @@ def changes(old: Generation | None, new: Generation) -> tuple[PartChange, ...]:
         Part.CLIENT_CRL: _revocations_change(old.revocations if old else None, new.revocations),
         Part.UPSTREAM_CA: _anchors_change(old.upstream_anchors if old else None, new.upstream_anchors),
         Part.KEYS: _keys_change(old.ring if old else KeyRing(()), new.ring),
+        Part.TOKENS: _tokens_change(old.tokens if old else NO_TOKENS, new.tokens),
         Part.POLICY: _policy_change(old.policy if old else None, new.policy),
         Part.SETTINGS: _settings_change(old.settings if old else None, new.settings),
     }
@@ -247,14 +249,34 @@ def _keys_change(old: KeyRing, new: KeyRing) -> dict[str, Any]:
     """Ids of keys; where there are many, the first of them and how many there are."""
     if old is new:
         return {}
-    before, after = _by_id(old), _by_id(new)
-    lists = _filled(
-        added=[key for key in after if key not in before],
-        removed=[key for key in before if key not in after],
-        changed=[key for key in after if key in before and after[key] != before[key]],
+    return _counted(**_compared(_by_id(old), _by_id(new)))
+
+
+def _tokens_change(old: TokenRules, new: TokenRules) -> dict[str, Any]:
+    """Ids of the keys that vouch for tokens, and ids of tokens."""
+    if old == new:
+        return {}
+    before, after = ({signer.id: signer for signer in rules.signers} for rules in (old, new))
+    return _counted(
+        **_compared(before, after),
+        revoked=sorted(new.revoked - old.revoked),
+        reinstated=sorted(old.revoked - new.revoked),
     )
-    counts = {f"{name}_count": len(ids) for name, ids in lists.items() if len(ids) > KEYS_TOLD}
-    return {**{name: ids[:KEYS_TOLD] for name, ids in lists.items()}, **counts}
+
+
+def _compared(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, list[str]]:
+    return {
+        "added": [name for name in after if name not in before],
+        "removed": [name for name in before if name not in after],
+        "changed": [name for name in after if name in before and after[name] != before[name]],
+    }
+
+
+def _counted(**lists: list[str]) -> dict[str, Any]:
+    """Where there are many, the first of them and how many there are."""
+    told = _filled(**lists)
+    counts = {f"{name}_count": len(ids) for name, ids in told.items() if len(ids) > KEYS_TOLD}
+    return {**{name: ids[:KEYS_TOLD] for name, ids in told.items()}, **counts}
 
 
 def _by_id(ring: KeyRing) -> dict[str, set[Credential]]:

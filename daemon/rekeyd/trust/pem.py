@@ -17,7 +17,7 @@ from rekeyd.errors import RekeydError
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----(BEGIN|END) ([A-Z0-9 ]+)-----", re.DOTALL)
 _DER_SEQUENCE = b"\x30"
 
-Source = Literal["certificate", "key", "crl"]
+Source = Literal["certificate", "key", "crl", "key set"]
 
 _WANTED: dict[Source, tuple[str, str, str]] = {
     "certificate": ("certificate", "CERTIFICATE", "x509"),
@@ -28,7 +28,7 @@ _WANTED: dict[Source, tuple[str, str, str]] = {
 
 
 class MaterialError(RekeydError):
-    """Bytes that can't be used as a certificate, chain, key or list of revoked certificates.
+    """Bytes that can't be used as a certificate, chain, key, list of revoked certificates or set of keys.
 
     `source` says which of the inputs is at fault, `reason` is a short code that stays the same
     (`empty`, `no_pem_block`, `truncated_pem`, `garbage`, `unparsable`, `key_encrypted`, `key_unsupported`,

@@ -102,8 +102,10 @@ class Unverified:
     """A token whose signature takes too long to verify beside everything else.
 
     `verify` does so, in any thread: the credential that it is, or why it is none. The answer is good for as
-    long as the generation's rules for tokens are; `digest` is what it is remembered by.
+    long as the generation's rules for tokens are; `digest` is what it is remembered by. `expires` is in
+    seconds of the epoch: a token that is over by its own account needs no verification.
     """
 
     digest: bytes = field(repr=False)
     verify: Callable[[], Credential | Denied] = field(repr=False)
+    expires: float | None = None
