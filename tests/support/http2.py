@@ -13,7 +13,7 @@ from hpack import Decoder, Encoder
 from rekeyd.http2 import frames
 from rekeyd.http2.client_side import ClientSide
 from rekeyd.http2.exchange import Admit, Deny, Exchange, Verdict
-from rekeyd.http2.fields import Field
+from rekeyd.http2.fields import Field, encoded
 from rekeyd.http2.frames import END_HEADERS, END_STREAM, Frame, FrameReader
 from rekeyd.http2.guard import Limits
 from rekeyd.http2.heads import Answer
@@ -168,7 +168,7 @@ def admitted(stream: Stream) -> Admit:
     call = stream.call
     assert call is not None
     fields = [(b":method", b"POST"), (b":path", call.path), *call.fields]
-    return Admit([(name, value) for name, value in fields if name != b"api-key"])
+    return Admit(encoded((name, value) for name, value in fields if name != b"api-key"))
 
 
 def denied(_stream: Stream) -> Deny:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from rekeyd.http2 import frames, heads, parameters
 from rekeyd.http2.exchange import Exchange
-from rekeyd.http2.fields import BlockReader, Fields
+from rekeyd.http2.fields import BlockReader, Fields, Known, encoded
 from rekeyd.http2.frames import (
     ACK,
     END_HEADERS,
@@ -40,6 +40,7 @@ class ClientSide:
         self._exchange = exchange
         self._frames = frames.FrameReader(LARGEST_FRAME)
         self._blocks = BlockReader(exchange.limits.block)
+        self._calls = Known[heads.Call | heads.Malformed]()
         self._preface = bytearray()
         self._greeted = False
         self._waiting: deque[Frame] = deque()
@@ -254,7 +255,7 @@ class ClientSide:
         exchange.idle_since = None
         if len(exchange.streams) > exchange.limits.streams:
             raise StreamFault(Code.REFUSED_STREAM, "more streams than are allowed")
-        call = heads.examine(fields)
+        call = self._calls.of(fields, heads.examine)
         if isinstance(call, heads.Malformed):
             self._no_call(stream, call)
             return
@@ -278,7 +279,7 @@ class ClientSide:
         if why is not None:
             raise StreamFault(Code.PROTOCOL_ERROR, why)
         exchange = self._exchange
-        literals = heads.encoded(heads.passed_on(fields))
+        literals = encoded(heads.passed_on(fields))
         kind = (frames.HEADERS, 0, literals) if literals else (frames.DATA, END_STREAM, b"")
         waits = stream.up is None
         if waits:

@@ -31,9 +31,9 @@ connection."""
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Let it through, with this head."""
+    """Let it through, with this head: fields as literals."""
 
-    fields: list[Field]
+    literals: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,8 @@ class Exchange:
             return
         try:
             match verdict:
-                case Admit(fields):
-                    self._admit(stream, fields)
+                case Admit(literals):
+                    self._admit(stream, literals)
                 case Deny(status, message, extra):
                     self.guard.reset(self.now)
                     self.finish(stream, status, message, extra=extra)
@@ -195,13 +195,13 @@ class Exchange:
         stream.held.clear()
         return size
 
-    def _admit(self, stream: Stream, fields: list[Field]) -> None:
+    def _admit(self, stream: Stream, literals: bytes) -> None:
         if self.last is not None and stream.id > self.last:
             self.refuse(stream, "the connection was ending")
             return
         up = self.streams.let_through(stream)
         stream.naming = False
-        block = self.upstream_writer.write(fields)
+        block = self.upstream_writer.whole(literals)
         self.to_upstream.append(frames.headers(up, block, ends=stream.head_ends))
         if stream.window:
             self.to_upstream.append(frames.window_update(up, stream.window))

@@ -9,8 +9,11 @@ field means.
 """
 
 import re
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
 
 from hpack import Decoder, HPACKError, OversizedHeaderListError
+from hpack.table import HeaderTable
 
 from rekeyd.http2.frames import Code, ConnectionFault
 
@@ -21,10 +24,9 @@ TABLE_SIZE = 4096
 """Bytes of a decoder's table: the default (RFC 9113, 6.5.2), which neither side is told to change."""
 EMPTIED = b"\x20"
 """The table's size set to nothing (RFC 7541, 6.3): goes before our first block."""
-_ONLY_INDEXED = re.compile(rb"[\x81-\xfe]+")
 _THREE_RESIZINGS = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*+[\x00-\x7f]){3}")
 """Of the table: nobody needs more than two in a block (RFC 7541, 4.2), and each costs as much as a field."""
-_REMEMBERED = 64
+_REMEMBERED, _WORTH_REMEMBERING = 16, 1024
 _STATUS_200 = b"\x88"
 
 
@@ -32,12 +34,14 @@ class BlockReader:
     """Decodes the blocks of one direction of one connection. `limit`: bytes of a field list, with 32 for each
     field as RFC 9113 counts them (10.5.1).
 
-    Clients that say the same again do it with indexes alone, which mean the same until the table changes:
-    such blocks are remembered until then.
+    A block that changes nothing in the table means the same until another does: such are remembered until
+    then, and give the very same tuple.
     """
 
     def __init__(self, limit: int) -> None:
+        self._table = _Table()
         self._decoder = Decoder(max_header_list_size=limit)
+        self._decoder.header_table = self._table
         self._decoder.max_allowed_table_size = TABLE_SIZE
         self._known: dict[bytes, Fields] = {}
 
@@ -50,6 +54,7 @@ class BlockReader:
         known = self._known.get(block)
         if known is not None:
             return known
+        self._table.changed = False
         if _THREE_RESIZINGS.match(block):
             raise ConnectionFault(Code.COMPRESSION_ERROR, "a field block that resizes its table for ever")
         try:
@@ -60,11 +65,52 @@ class BlockReader:
             raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "a field list that is too long") from None
         except (HPACKError, IndexError, ValueError):
             raise ConnectionFault(Code.COMPRESSION_ERROR, "a field block that can't be decoded") from None
-        if _ONLY_INDEXED.fullmatch(block) is None:
+        if self._table.changed or len(self._known) >= _REMEMBERED:
             self._known.clear()
-        elif len(self._known) < _REMEMBERED:
+        if not self._table.changed and len(block) <= _WORTH_REMEMBERING:
             self._known[block] = fields
         return fields
+
+
+class _Table(HeaderTable):
+    """Notices that it changes."""
+
+    changed = False
+
+    def add(self, name: bytes, value: bytes) -> None:
+        self.changed = True
+        super().add(name, value)
+
+    @property
+    def maxsize(self) -> int:
+        return self._maxsize
+
+    @maxsize.setter
+    def maxsize(self, newmax: int) -> None:
+        self.changed = True
+        HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined]
+
+
+T = TypeVar("T")
+
+
+class Known(Generic[T]):
+    """What was made of field lists that come again as the same tuple."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[Fields, T]] = {}
+
+    def of(self, fields: Fields, make: Callable[[Fields], T]) -> T:
+        known = self._made.get(id(fields))
+        if known is not None:
+            return known[1]  # the tuple is kept, so that no other has its id
+        made = make(fields)
+        if len(self._made) >= _REMEMBERED:
+            self._made.clear()
+        self._made[id(fields)] = fields, made
+        return made
 
 
 class BlockWriter:
@@ -73,10 +119,9 @@ class BlockWriter:
     def __init__(self) -> None:
         self._first = True
 
-    def write(self, fields: Fields | list[Field]) -> bytes:
+    def write(self, fields: Iterable[Field]) -> bytes:
         """A block."""
-        block = b"".join([literal(name, value) for name, value in fields])
-        return self.whole(block)
+        return self.whole(encoded(fields))
 
     def whole(self, literals: bytes) -> bytes:
         """A block of fields that are encoded already."""
@@ -84,6 +129,11 @@ class BlockWriter:
             self._first = False
             return EMPTIED + literals
         return literals
+
+
+def encoded(fields: Iterable[Field]) -> bytes:
+    """Fields as literals."""
+    return b"".join([literal(name, value) for name, value in fields])
 
 
 def literal(name: bytes, value: bytes) -> bytes:

@@ -12,9 +12,9 @@ Must not know: frames, rights.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from rekeyd.http2.fields import Field, Fields, literal
+from rekeyd.http2.fields import Field, Fields, encoded
 
 _PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
 _OF_THE_CONNECTION = frozenset(
@@ -38,12 +38,35 @@ _SPELLINGS = bytes(b if chr(b).isalnum() else ord("-") for b in range(128)) + b"
 
 
 @dataclass(frozen=True, slots=True)
+class Onward:
+    """What is said of a call to the upstream beside what the client said.
+
+    `vouched`: a trusted proxy sent it, so what it says of others passes. `keep_credentials`: where rekeyd
+    judges no keys they may be the upstream's own.
+    """
+
+    scheme: bytes
+    authority: bytes
+    vouched: bool = False
+    keep_credentials: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A call that means one thing. `path` is as the client sent it; `fields` are without pseudo-fields."""
 
     path: bytes
     authority: bytes
     fields: Fields
+    _onward: dict[Onward, bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    def onward(self, on: Onward) -> bytes:
+        """The head that the upstream gets, as literals; whoever calls again and again says mostly the
+        same."""
+        known = self._onward.get(on)
+        if known is None:
+            known = self._onward[on] = encoded(onward(self, on))
+        return known
 
     @property
     def method(self) -> str:
@@ -139,21 +162,6 @@ def _why_unsound(fields: Fields) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Onward:
-    """What is said of a call to the upstream beside what the client said.
-
-    `vouched`: a trusted proxy sent it, so what it says of others passes. `keep_credentials`: where rekeyd
-    judges no keys they may be the upstream's own.
-    """
-
-    scheme: bytes
-    authority: bytes
-    added: tuple[Field, ...] = ()
-    vouched: bool = False
-    keep_credentials: bool = False
-
-
 def passed_on(fields: Fields, *, vouched: bool = False, keep_credentials: bool = False) -> list[Field]:
     """Of a client's fields, in the head or the trailers, those that the upstream may see."""
     return [
@@ -175,11 +183,11 @@ def _is_ours_to_say(name: bytes, *, vouched: bool, keep_credentials: bool) -> bo
 
 
 def onward(call: Call, on: Onward) -> list[Field]:
-    """The head that the upstream gets."""
+    """The head that the upstream gets, but for what is said of this call alone."""
     pseudo = [(b":method", b"POST"), (b":scheme", on.scheme), (b":path", call.path)]
     pseudo.append((b":authority", call.authority or on.authority))
     passed = passed_on(call.fields, vouched=on.vouched, keep_credentials=on.keep_credentials)
-    return [*pseudo, (b"te", b"trailers"), *passed, *on.added]
+    return [*pseudo, (b"te", b"trailers"), *passed]
 
 
 def denial(status: int, message: str, extra: Iterable[Field] = ()) -> list[Field]:
@@ -198,11 +206,6 @@ def _escaped(message: str) -> bytes:
     return _UNPRINTABLE.sub(
         lambda found: b"%%%02X" % ord(found[0]), message.encode("utf-8", "backslashreplace")
     )
-
-
-def encoded(fields: Iterable[Field]) -> bytes:
-    """Fields as literals."""
-    return b"".join([literal(name, value) for name, value in fields])
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ Sans I/O. Must not know: rights.
 
 from rekeyd.http2 import frames, heads, parameters
 from rekeyd.http2.exchange import Exchange
-from rekeyd.http2.fields import BlockReader, Fields
+from rekeyd.http2.fields import BlockReader, Fields, Known, encoded
 from rekeyd.http2.frames import (
     ACK,
     END_HEADERS,
@@ -35,6 +35,7 @@ class UpstreamSide:
         self._exchange = exchange
         self._frames = frames.FrameReader(LARGEST_FRAME)
         self._blocks = BlockReader(LARGEST_BLOCK)
+        self._answers = Known[tuple[heads.Answer, bytes]]()
         self._block: tuple[Frame, bytearray] | None = None
 
     def feed(self, data: bytes, now: float) -> str | None:
@@ -123,12 +124,12 @@ class UpstreamSide:
 
     def _answer(self, stream: Stream, fields: Fields, *, ends: bool) -> None:
         exchange = self._exchange
-        answer = heads.answer_of(fields)
+        answer, literals = self._answers.of(fields, _read)
         if (answer.status is None) is not stream.answered:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "an answer without a status, or with two")
         if stream.answered and not ends:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "trailers that do not end their stream")
-        block = exchange.client_writer.write(fields)
+        block = exchange.client_writer.whole(literals)
         exchange.to_client.append(frames.headers(stream.id, block, ends=ends))
         stream.asked_at = None
         if not answer.is_interim:
@@ -205,3 +206,8 @@ class UpstreamSide:
             if stream.up is None or stream.up > last:
                 exchange.refuse(stream, "the upstream was ending")
         exchange.end_if_done()
+
+
+def _read(fields: Fields) -> tuple[heads.Answer, bytes]:
+    """What they say, and they as literals."""
+    return heads.answer_of(fields), encoded(fields)

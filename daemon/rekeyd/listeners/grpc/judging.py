@@ -19,13 +19,14 @@ from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.http2.fields import Fields
 from rekeyd.trust.access import Ask, Presented, admit
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.policy import GRPC
+from rekeyd.trust.policy import GRPC, Policy
 from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
 
 _METHOD = re.compile(rb"/[A-Za-z_][A-Za-z0-9_.]*/[A-Za-z_][A-Za-z0-9_]*")
 _SOME = b"-"
 """In the place of a collection that is not known."""
 
+_REMEMBERED = 1024
 _STATUS_OF = {
     Reason.NO_CREDENTIAL: 16,
     Reason.UNKNOWN_KEY: 16,
@@ -79,11 +80,13 @@ class Judge:
         self._gatekeeper = gatekeeper
         self._current = current
         self._now = now
+        self._policy: Policy | None = None
+        self._of_a_collection: dict[bytes, bool] = {}
 
     def judge(self, asked: Asked) -> Ruling | Awaitable[Ruling]:
         """Whether a call is let in; what is to be awaited comes later, and other calls go on meanwhile."""
         generation = self._current()
-        ask = _ask(asked, generation)
+        ask = self._ask(asked, generation)
         verdict = self._gatekeeper.judge(ask, generation)
         if isinstance(verdict, Unverified) or _is_held_back(verdict):
             return self._later(verdict, asked, ask, generation)
@@ -95,7 +98,7 @@ class Judge:
         credential = depends.allowed.credential if isinstance(depends, NeedsCollection) else None
         if credential is None:
             raise TypeError("the verdict did not depend on the collection")
-        ask = _ask(asked, generation, collection)
+        ask = self._ask(asked, generation, collection)
         verdict = admit(ask, credential, generation.policy, self._now())
         if isinstance(verdict, Allowed) and verdict.lookups:
             message = "Forbidden: the message may name further collections, which can't be seen"
@@ -110,11 +113,30 @@ class Judge:
             verdict = await self._gatekeeper.verified(verdict, ask, generation)
             now = self._current()
             if now is not generation:
-                generation, ask = now, _ask(asked, now)
+                generation, ask = now, self._ask(asked, now)
                 verdict = self._gatekeeper.judge(ask, now)
         if isinstance(verdict, Denied):
             await self._gatekeeper.penalty(verdict)
         return Ruling(_narrowed(verdict, ask, generation), ask, generation)
+
+    def _ask(self, asked: Asked, generation: Generation, collection: bytes = _SOME) -> Ask:
+        path = asked.path
+        if _METHOD.fullmatch(path) is None:
+            path = b"/" + path  # no path in normal form begins so
+        elif self._is_of_a_collection(path, generation.policy):
+            path += b"/" + quote_from_bytes(collection, safe="").encode()
+        return Ask(GRPC, path, Presented.among(asked.fields), asked.client)
+
+    def _is_of_a_collection(self, path: bytes, policy: Policy) -> bool:
+        """Looked up once for each method, as long as there are not too many, and the policy is the same."""
+        if policy is not self._policy or len(self._of_a_collection) >= _REMEMBERED:
+            self._policy = policy
+            self._of_a_collection.clear()
+        known = self._of_a_collection.get(path)
+        if known is None:
+            rule = policy.rule_for(GRPC, path + b"/" + _SOME)
+            known = self._of_a_collection[path] = rule is not None and rule.collection is not None
+        return known
 
 
 def status_of(denied: Denied) -> int:
@@ -124,20 +146,6 @@ def status_of(denied: Denied) -> int:
 
 def _is_held_back(verdict: Allowed | Denied) -> bool:
     return verdict.reason is Reason.TOO_MANY_FAILURES
-
-
-def _ask(asked: Asked, generation: Generation, collection: bytes = _SOME) -> Ask:
-    path = asked.path
-    if _METHOD.fullmatch(path) is None:
-        path = b"/" + path  # no path in normal form begins so
-    elif _is_of_a_collection(path, generation):
-        path += b"/" + quote_from_bytes(collection, safe="").encode()
-    return Ask(GRPC, path, Presented.among(asked.fields), asked.client)
-
-
-def _is_of_a_collection(path: bytes, generation: Generation) -> bool:
-    rule = generation.policy.rule_for(GRPC, path + b"/" + _SOME)
-    return rule is not None and rule.collection is not None
 
 
 def _narrowed(

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from rekeyd.http1 import forwarding
 from rekeyd.http2 import heads
-from rekeyd.http2.fields import Field
+from rekeyd.http2.fields import Field, encoded
 from rekeyd.listeners.grpc.judging import Asked, Ruling
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.trust.generation import Generation
@@ -98,19 +98,18 @@ class Visit:
             grpc_status=self.grpc_status,
         )
 
-    def onward(self, call: heads.Call, verdict: Allowed) -> list[Field]:
-        """The head that goes to the upstream."""
+    def onward(self, call: heads.Call, verdict: Allowed) -> bytes:
+        """The head that goes to the upstream, as literals."""
         upstream, origin = self.generation.settings.upstream, self.origin
         address = upstream.grpc
         on = heads.Onward(
             scheme=b"https" if address is not None and address.scheme == "https" else b"http",
             authority=address.authority.encode() if address is not None else b"",
-            added=tuple(self._added(verdict)),
             vouched=origin is not None and origin.vouched,
             # Where rekeyd judges no keys they may be the upstream's own.
             keep_credentials=self.generation.open_to_all and upstream.api_key is None,
         )
-        return heads.onward(call, on)
+        return call.onward(on) + encoded(self._added(verdict))
 
     def _added(self, verdict: Allowed) -> list[Field]:
         upstream, origin = self.generation.settings.upstream, self.origin
