@@ -47,22 +47,27 @@ sys.path.insert(0, {tests!r})
 from support.http2 import ANSWER, block
 from support import grpc_gateway as g
 from rekeyd.http2 import frames
+
 class Fast(g._Recording):
     def came(self, frame):
-        if frame.flags & 1 and frame.kind in (0, 1):
-            whole = frames.frame(1, 4, frame.stream, HEAD) + frames.frame(0, 0, frame.stream,
-            b"\\0\\0\\0\\0\\5hello") self.send(whole + frames.frame(1, 5, frame.stream, TRAILERS))
-            self.seen.clear(); self.heads.clear()
-            if frame.kind == 0: self.send(frames.window_update(0, max(1, len(frame.payload))))
-        else:
-            super().came(frame)
+        if not (frame.flags & 1 and frame.kind in (0, 1)):
+            return super().came(frame)
+        message = frames.frame(0, 0, frame.stream, MESSAGE)
+        head, last = (frames.frame(1, f, frame.stream, b) for f, b in ((4, HEAD), (5, TRAILERS)))
+        self.send(head, message, last, frames.window_update(0, max(1, len(frame.payload))))
+        self.seen.clear()
+        self.heads.clear()
+
 HEAD, TRAILERS = block(ANSWER), block([(b"grpc-status", b"0")])
+MESSAGE = bytes([0, 0, 0, 0, 5]) + b"hello"
+
 async def main():
     recorder = g.Recorder(answers=False)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Fast(recorder), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.Event().wait()
+
 asyncio.run(main())
 """
 
@@ -102,7 +107,7 @@ async def measure(name: str, pid: int, port: int, message: Path) -> float:
 
 @contextlib.asynccontextmanager
 async def upstream() -> AsyncIterator[int]:
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220 - once
         [sys.executable, "-c", UPSTREAM.format(tests=str(TESTS))], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
@@ -131,7 +136,8 @@ async def main() -> None:
             return
         port = free_port()
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, upstream=at, port=port))
-        process = subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf")])
+        command = ["nginx", "-c", str(folder / "nginx.conf")]
+        process = subprocess.Popen(command)  # noqa: ASYNC220 - once
         try:
             await asyncio.sleep(1)
             theirs = await measure("nginx", process.pid, port, message)
