@@ -1,6 +1,8 @@
 """Which protocol a connection gets is what was agreed on in its handshake."""
 
 import asyncio
+import contextlib
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ class Named(asyncio.Protocol):
 
 @pytest.mark.parametrize(
     ("offered", "name"),
-    [(["h2"], b"grpc"), (["http/1.1", "h2"], b"grpc"), (["http/1.1"], b"http"), ([], b"http")],
+    [(["h2"], b"grpc"), (["h2", "http/1.1"], b"http"), (["http/1.1"], b"http"), ([], b"http")],
 )
 async def test_the_agreed_protocol_is_served(tmp_path: Path, offered: list[str], name: bytes) -> None:
     site = Site(tmp_path)
@@ -45,7 +47,7 @@ async def test_the_agreed_protocol_is_served(tmp_path: Path, offered: list[str],
         )
         return made[-1]
 
-    context = build(serving.generation, GRPC + HTTP)
+    context = build(serving.generation, HTTP + GRPC)
     server = await asyncio.get_running_loop().create_server(chooser, "127.0.0.1", 0, ssl=context)
     trust = trusting(site.authority)
     if offered:
@@ -56,5 +58,7 @@ async def test_the_agreed_protocol_is_served(tmp_path: Path, offered: list[str],
             "127.0.0.1", port, ssl=trust, server_hostname="localhost"
         )
         assert await reader.readexactly(4) == name
-        writer.transport.abort()
+        writer.close()
+        with contextlib.suppress(OSError, ssl.SSLError):
+            await writer.wait_closed()
     assert made[0].turned_away is (name == b"grpc")

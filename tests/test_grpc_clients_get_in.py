@@ -173,6 +173,25 @@ async def test_keepalive_pings_are_answered_for_as_long_as_a_call_is_silent(serv
         assert await held == b"still here"
 
 
+async def test_no_key_is_told_at_level_debug_either(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """hpack says at that level what it reads; leaving the daemon looks through all that it said."""
+    wrong = "a-made-up-key-that-is-not-known"
+    async with grpc_upstream() as upstream:
+        site = live_site(
+            tmp_path,
+            service={"grpc_port": 0},
+            upstream={"http": "demo", "grpc": upstream.address},
+            logging={"level": "debug"},
+        )
+        daemon = await start_daemon(site.file, secrets=[API_KEY, wrong])
+        async with channel(daemon.port_of("grpc"), site.authority.pem) as client:
+            assert await echo(client) == b"hello"
+            error = await failure(echo(client, metadata=(("authorization", f"Bearer {wrong}"),)))
+            assert error.code() is StatusCode.UNAUTHENTICATED
+        await daemon.event("auth.denied")
+        assert daemon.told("library.message", logger="hpack.hpack") == []
+
+
 # Other ways to the upstream.
 
 

@@ -195,7 +195,7 @@ async def test_an_upstream_that_never_greets_is_given_up(tmp_path: Path) -> None
     recorder = Recorder(greets=False)
     async with (
         recorder.running() as address,
-        grpc_stage(tmp_path, address, upstream={"read_timeout": 0.2}) as scene,
+        grpc_stage(tmp_path, address, upstream={"connect_timeout": 0.2}) as scene,
     ):
         client = await scene.client(greets=False)
         client.send(GREETING)

@@ -54,6 +54,7 @@ def verdict(
     assert not isinstance(ruling, Awaitable)
     if isinstance(ruling.verdict, NeedsCollection):
         ruling = judge.judge_collection(asked(method, key), ruling, collection)
+        assert not isinstance(ruling, Awaitable)
     assert not isinstance(ruling.verdict, NeedsCollection)
     return ruling.verdict
 
@@ -118,9 +119,41 @@ def test_a_key_that_expires_while_its_message_comes_is_too_late() -> None:
     ruling = judge.judge(asked("qdrant.Points/Scroll", "collection_r"))
     assert isinstance(ruling, Ruling)
     clock[0] = 151.0
-    late = judge.judge_collection(asked("qdrant.Points/Scroll", "collection_r"), ruling, b"books").verdict
-    assert isinstance(late, Denied)
-    assert late.reason is Reason.EXPIRED
+    late = judge.judge_collection(asked("qdrant.Points/Scroll", "collection_r"), ruling, b"books")
+    assert isinstance(late, Ruling)
+    assert isinstance(late.verdict, Denied)
+    assert late.verdict.reason is Reason.EXPIRED
+
+
+def test_a_key_that_is_removed_while_its_message_comes_is_unknown() -> None:
+    current = [GENERATION]
+    judge = Judge(Gatekeeper(), lambda: current[0])
+    ruling = judge.judge(asked("qdrant.Points/Scroll", "collection_r"))
+    assert isinstance(ruling, Ruling)
+    current[0] = replace(GENERATION, ring=KeyRing([]))
+    late = judge.judge_collection(asked("qdrant.Points/Scroll", "collection_r"), ruling, b"books")
+    assert isinstance(late, Ruling)
+    assert isinstance(late.verdict, Denied)
+    assert late.verdict.reason is Reason.UNKNOWN_KEY
+
+
+@pytest.mark.parametrize("pattern", ["books", "*"])
+def test_the_rate_of_a_key_that_is_limited_is_asked_once(pattern: str) -> None:
+    credential = Credential.of_secret("slow", Right.READ, "slow")
+    limits = Limits(collections=((pattern, Reach.READ),), rate=2)
+    generation = replace(GENERATION, ring=KeyRing([replace(credential, limits=limits)]))
+    judge = Judge(Gatekeeper(clock=lambda: 1.0), lambda: generation)
+    reasons = []
+    for _ in range(4):
+        ruling = judge.judge(asked("qdrant.Points/Scroll", "slow"))
+        assert isinstance(ruling, Ruling)
+        if isinstance(ruling.verdict, NeedsCollection):
+            ruling = judge.judge_collection(asked("qdrant.Points/Scroll", "slow"), ruling, b"books")
+            assert isinstance(ruling, Ruling)
+        assert not isinstance(ruling.verdict, NeedsCollection)
+        reasons.append(ruling.verdict.reason)
+    assert reasons.count(Reason.KEY) == 2
+    assert reasons[2:] == [Reason.RATE_LIMITED] * 2
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,9 @@ async def shown_serial(port: int, site: Site) -> int:
     tls = writer.get_extra_info("ssl_object")
     assert tls.selected_alpn_protocol() == "h2"
     serial = int(tls.getpeercert()["serialNumber"], 16)
-    writer.transport.abort()
+    writer.close()
+    with contextlib.suppress(OSError, ssl.SSLError):
+        await writer.wait_closed()
     return serial
 
 

@@ -181,13 +181,13 @@ class ClientSide:
             exchange.credit_client(len(frame.payload))
             exchange.unfit(stream, fault)
         else:
-            exchange.pass_on(stream, frames.DATA, frame.flags, frame.payload)
+            exchange.pass_on(stream, frames.DATA, frame.flags & frames.OF_DATA, frame.payload)
 
     def _hold_data(self, stream: Stream, frame: Frame, content: bytes, *, ends: bool) -> None:
         """Held before it is looked at: what is seen may let it through with all that waits."""
         exchange = self._exchange
         exchange.hold(stream, len(frame.payload))
-        exchange.pass_on(stream, frames.DATA, frame.flags, frame.payload)
+        exchange.pass_on(stream, frames.DATA, frame.flags & frames.OF_DATA, frame.payload)
         try:
             exchange.look(stream, content, ended=ends)
         except MessageFault as fault:
@@ -241,7 +241,9 @@ class ClientSide:
         elif head.stream > streams.highest:
             streams.highest = head.stream
             self._opened(head.stream, fields, ends=ends)
-        elif not streams.is_remembered(head.stream):
+        elif streams.is_remembered(head.stream):
+            self._exchange.guard.control(self._exchange.now)
+        else:
             raise ConnectionFault(Code.STREAM_CLOSED, "a head for a stream that is over")
 
     def _opened(self, number: int, fields: Fields, *, ends: bool) -> None:

@@ -21,6 +21,8 @@ END_STREAM = ACK = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
 HAS_PRIORITY = 0x20
+OF_DATA = END_STREAM | PADDED
+"""The flags that DATA has; others mean nothing yet, and do not pass."""
 
 SMALLEST_LIMIT = 2**14
 """Bytes of payload that everybody must take (RFC 9113, 4.2)."""

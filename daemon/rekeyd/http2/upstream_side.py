@@ -99,7 +99,9 @@ class UpstreamSide:
             return
         if not stream.answered:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA before a head")
-        exchange.to_client.append(frames.frame(frames.DATA, frame.flags, stream.id, frame.payload))
+        exchange.to_client.append(
+            frames.frame(frames.DATA, frame.flags & frames.OF_DATA, stream.id, frame.payload)
+        )
         if frame.flags & END_STREAM:
             self._done(stream)
 

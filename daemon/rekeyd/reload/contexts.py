@@ -39,7 +39,8 @@ CIPHERS = (
 """For TLS 1.2; all suites of TLS 1.3 are sound."""
 
 HTTP, GRPC = ("http/1.1",), ("h2",)
-"""What is spoken inside, as ALPN names it; both where they share a port."""
+"""What is spoken inside, as ALPN names it; both where they share a port. Clients of gRPC offer nothing but
+h2, and those that offer both mean HTTP, which is served in 1.1."""
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _VERIFY_MODES = {False: ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, True: ssl.CERT_REQUIRED}
@@ -72,7 +73,7 @@ def serving_of(generation: Generation) -> Serving:
     """
     service, grpc = generation.settings.service, generation.settings.upstream.grpc
     shared = service.single_port and grpc is not None
-    contexts = [build(generation, GRPC + HTTP if shared else HTTP)]
+    contexts = [build(generation, HTTP + GRPC if shared else HTTP)]
     if service.grpc_port is not None and grpc is not None:
         contexts.append(build(generation, GRPC))
     for context in contexts:

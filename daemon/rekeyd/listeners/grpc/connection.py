@@ -40,17 +40,22 @@ _LOOKS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. `stall` and `read` are those of the generation in force."""
+    """Seconds. `connect` is for the upstream's greeting; `stall`, `connect` and `read` are those of the
+    generation in force."""
 
     header: float
     idle: float
     stall: float
+    connect: float
     read: float
 
     @property
     def looks(self) -> float:
         """How often to look."""
-        return min(_LOOKS, *(seconds / 4 for seconds in (self.header, self.idle, self.stall, self.read)))
+        return min(
+            _LOOKS,
+            *(seconds / 4 for seconds in (self.header, self.idle, self.stall, self.connect, self.read)),
+        )
 
 
 class Host(Protocol):
@@ -173,8 +178,9 @@ class GrpcConnection(asyncio.Protocol):
 
     def connected(self) -> None:
         """The link is there."""
-        if self._transport is None and self._link is not None:
-            self._link.abort()  # the client has not waited for it
+        if self._ending or self._transport is None:
+            if self._link is not None:
+                self._link.abort()  # the client has not waited for it
             return
         self._connected = True
         self._settle()
@@ -221,6 +227,7 @@ class GrpcConnection(asyncio.Protocol):
         self._host.connect(self, self._link)
 
     def came(self, stream: Stream) -> Verdict | None:
+        self._exchange.limits = self._host.limits
         return self._host.call(self, stream)
 
     def named(self, stream: Stream, collection: bytes | None) -> Verdict | None:
@@ -343,7 +350,6 @@ class GrpcConnection(asyncio.Protocol):
             self._host.broken(self, None, late)
             exchange.cut(late)
             self._settle()
-            self.abort()
             return
         if self._upstream_is_late(now, most):
             self._upstream_failed("timeout", "the upstream took too long")
@@ -365,7 +371,7 @@ class GrpcConnection(asyncio.Protocol):
 
     def _upstream_is_late(self, now: float, most: Timeouts) -> bool:
         return _over(self._upstream_full_since, now, most.stall) or _over(
-            self._connecting_since, now, most.read
+            self._connecting_since, now, most.connect
         )
 
     def _look_at_streams(self, now: float, most: Timeouts) -> None:

@@ -39,6 +39,8 @@ from rekeyd.upstream.grpc import GrpcDialer
 log = structlog.get_logger()
 
 _MEGABYTE = 1024 * 1024
+_INTERNAL = 13
+"""A status of gRPC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class GrpcGateway:
         self._emptied.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._limits: tuple[Generation, Limits] | None = None
 
     def protocol(self, serving: Serving, left: Callable[[], None]) -> GrpcConnection:
         """A protocol for a connection that was just accepted; `left` is called when it is closed."""
@@ -83,14 +86,18 @@ class GrpcGateway:
 
     @property
     def limits(self) -> Limits:
-        """For a new connection."""
-        service = self._generation().settings.service
-        return Limits(
-            streams=service.max_streams,
-            resets=service.max_stream_resets,
-            block=self._service.max_header_size_kb * 1024,
-            message=service.max_request_size_mb * _MEGABYTE,
-        )
+        """Those of the generation in force, made once for each."""
+        generation = self._generation()
+        if self._limits is None or self._limits[0] is not generation:
+            service = generation.settings.service
+            limits = Limits(
+                streams=service.max_streams,
+                resets=service.max_stream_resets,
+                block=self._service.max_header_size_kb * 1024,
+                message=service.max_request_size_mb * _MEGABYTE,
+            )
+            self._limits = generation, limits
+        return self._limits[1]
 
     def timeouts(self) -> Timeouts:
         settings = self._generation().settings
@@ -99,6 +106,7 @@ class GrpcGateway:
             header=service.header_timeout,
             idle=service.idle_timeout,
             stall=settings.service.stall_timeout,
+            connect=settings.upstream.connect_timeout,
             read=settings.upstream.read_timeout,
         )
 
@@ -191,18 +199,14 @@ class GrpcGateway:
             connection.refuse(stream, "the upstream changed")
             return None
         asked = visit.asked = Asked(call.path, call.fields, visit.client)
-        ruling = self._judge.judge(asked)
-        if isinstance(ruling, Ruling):
-            return self._verdict(connection, stream, ruling)
-        self._start(self._wait(connection, stream, ruling))
-        return None
+        return self._rule(connection, stream, self._judge.judge(asked))
 
     def named(self, connection: GrpcConnection, stream: Stream, collection: bytes | None) -> Verdict | None:
         visit: Visit = stream.visit
         if visit.asked is None or visit.ruling is None:
             raise RuntimeError("a collection of a call that was never judged")
         ruling = self._judge.judge_collection(visit.asked, visit.ruling, collection or b"")
-        return self._verdict(connection, stream, ruling)
+        return self._rule(connection, stream, ruling)
 
     def _leads_on(self, connection: GrpcConnection, generation: Generation) -> bool:
         """Whether the connection leads to where this generation's upstream is."""
@@ -212,8 +216,20 @@ class GrpcGateway:
         same = at.settings.upstream.grpc == generation.settings.upstream.grpc
         return same and at.upstream_anchors == generation.upstream_anchors
 
+    def _rule(
+        self, connection: GrpcConnection, stream: Stream, ruling: Ruling | Awaitable[Ruling]
+    ) -> Verdict | None:
+        if isinstance(ruling, Ruling):
+            return self._verdict(connection, stream, ruling)
+        self._start(self._wait(connection, stream, ruling))
+        return None
+
     async def _wait(self, connection: GrpcConnection, stream: Stream, ruling: Awaitable[Ruling]) -> None:
-        known = await ruling
+        try:
+            known = await ruling
+        except Exception:
+            connection.decide(stream, Deny(_INTERNAL, "The decision failed"))
+            raise
         if not stream.gone:
             connection.decide(stream, self._verdict(connection, stream, known))
 

@@ -51,10 +51,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class NeedsCollection:
-    """It depends on the collection that this field of the message names; `allowed` is the verdict
-    otherwise."""
+    """It depends on the collection that this field of the message names.
+
+    `allowed` is the verdict otherwise; `counted`: the rate of the key was asked already.
+    """
 
     allowed: Allowed
+    counted: bool
     field: int = 1
 
 
@@ -85,46 +88,57 @@ class Judge:
 
     def judge(self, asked: Asked) -> Ruling | Awaitable[Ruling]:
         """Whether a call is let in; what is to be awaited comes later, and other calls go on meanwhile."""
-        generation = self._current()
-        ask = self._ask(asked, generation)
-        verdict = self._gatekeeper.judge(ask, generation)
-        if isinstance(verdict, Unverified) or _is_held_back(verdict):
-            return self._later(verdict, asked, ask, generation)
-        return Ruling(_narrowed(verdict, ask, generation), ask, generation)
+        return self._judged(asked, None)
 
-    def judge_collection(self, asked: Asked, ruling: Ruling, collection: bytes) -> Ruling:
-        """The verdict once it is known which collection a call is for."""
+    def judge_collection(self, asked: Asked, ruling: Ruling, collection: bytes) -> Ruling | Awaitable[Ruling]:
+        """The verdict once it is known which collection a call is for.
+
+        It is judged from the beginning, as a call that comes now: while the message came its key may have
+        expired or been removed. Only the rate of a key is not asked twice.
+        """
         depends, generation = ruling.verdict, self._current()
-        credential = depends.allowed.credential if isinstance(depends, NeedsCollection) else None
-        if credential is None:
+        if not isinstance(depends, NeedsCollection):
             raise TypeError("the verdict did not depend on the collection")
+        credential = depends.allowed.credential
+        if depends.counted and credential is not None and generation is ruling.generation:
+            ask = self._ask(asked, generation, collection)
+            verdict = admit(ask, credential, generation.policy, self._now())
+            return Ruling(_seen(verdict), ask, generation)
+        return self._judged(asked, collection)
+
+    def _judged(self, asked: Asked, collection: bytes | None) -> Ruling | Awaitable[Ruling]:
+        generation = self._current()
         ask = self._ask(asked, generation, collection)
-        verdict = admit(ask, credential, generation.policy, self._now())
-        if isinstance(verdict, Allowed) and verdict.lookups:
-            message = "Forbidden: the message may name further collections, which can't be seen"
-            verdict = Denied(Reason.BODY_NOT_JUDGED, message, credential, verdict.needed)
-        return Ruling(verdict, ask, generation)
+        verdict = self._gatekeeper.judge(ask, generation)
+        if isinstance(verdict, Unverified) or verdict.reason is Reason.TOO_MANY_FAILURES:
+            return self._later(verdict, asked, ask, generation, collection)
+        return _ruled(verdict, ask, generation, collection)
 
     async def _later(
-        self, verdict: Allowed | Denied | Unverified, asked: Asked, ask: Ask, generation: Generation
+        self,
+        verdict: Allowed | Denied | Unverified,
+        asked: Asked,
+        ask: Ask,
+        generation: Generation,
+        collection: bytes | None,
     ) -> Ruling:
         """By the generation that is current when it is known: verifying a token may outlast one."""
         while isinstance(verdict, Unverified):
             verdict = await self._gatekeeper.verified(verdict, ask, generation)
             now = self._current()
             if now is not generation:
-                generation, ask = now, self._ask(asked, now)
+                generation, ask = now, self._ask(asked, now, collection)
                 verdict = self._gatekeeper.judge(ask, now)
         if isinstance(verdict, Denied):
             await self._gatekeeper.penalty(verdict)
-        return Ruling(_narrowed(verdict, ask, generation), ask, generation)
+        return _ruled(verdict, ask, generation, collection)
 
-    def _ask(self, asked: Asked, generation: Generation, collection: bytes = _SOME) -> Ask:
+    def _ask(self, asked: Asked, generation: Generation, collection: bytes | None) -> Ask:
         path = asked.path
         if _METHOD.fullmatch(path) is None:
             path = b"/" + path  # no path in normal form begins so
         elif self._is_of_a_collection(path, generation.policy):
-            path += b"/" + quote_from_bytes(collection, safe="").encode()
+            path += b"/" + (_SOME if collection is None else quote_from_bytes(collection, safe="").encode())
         return Ask(GRPC, path, Presented.among(asked.fields), asked.client)
 
     def _is_of_a_collection(self, path: bytes, policy: Policy) -> bool:
@@ -144,20 +158,22 @@ def status_of(denied: Denied) -> int:
     return _STATUS_OF.get(denied.reason, 7)
 
 
-def _is_held_back(verdict: Allowed | Denied) -> bool:
-    return verdict.reason is Reason.TOO_MANY_FAILURES
-
-
-def _narrowed(
-    verdict: Allowed | Denied, ask: Ask, generation: Generation
-) -> Allowed | Denied | NeedsCollection:
+def _ruled(verdict: Allowed | Denied, ask: Ask, generation: Generation, collection: bytes | None) -> Ruling:
     """Whether that is the last word: for who is limited to collections the name matters."""
     credential = verdict.credential
-    if credential is None or credential.limits.collections is None:
-        return verdict
+    if collection is not None or credential is None or credential.limits.collections is None:
+        return Ruling(_seen(verdict), ask, generation)
     rule = generation.policy.rule_for(GRPC, ask.path)
-    if rule is None or rule.collection is None:
+    depends = isinstance(verdict, Allowed) or verdict.reason is Reason.COLLECTION_NOT_ALLOWED
+    if rule is None or rule.collection is None or not depends:
+        return Ruling(_seen(verdict), ask, generation)
+    otherwise = Allowed(Reason.KEY, credential, verdict.needed)
+    return Ruling(NeedsCollection(otherwise, counted=isinstance(verdict, Allowed)), ask, generation)
+
+
+def _seen(verdict: Allowed | Denied) -> Allowed | Denied:
+    """What depends on further collections in the message, which can't be seen, is not let in."""
+    if isinstance(verdict, Denied) or not verdict.lookups:
         return verdict
-    if isinstance(verdict, Allowed) or verdict.reason is Reason.COLLECTION_NOT_ALLOWED:
-        return NeedsCollection(Allowed(Reason.KEY, credential, verdict.needed))
-    return verdict
+    message = "Forbidden: the message may name further collections, which can't be seen"
+    return Denied(Reason.BODY_NOT_JUDGED, message, verdict.credential, verdict.needed)
