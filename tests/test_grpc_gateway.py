@@ -1,6 +1,8 @@
 """The path of a call over real sockets: judged, passed on, recorded; and nothing unjudged gets through."""
 
 import asyncio
+import ssl
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,13 @@ import pytest
 
 from rekeyd.http2 import frames
 from rekeyd.http2.frames import Code, frame
-from rekeyd.trust.keys import Credential
+from rekeyd.trust.keys import Credential, KeyRing
+from rekeyd.trust.rights import Limits, Reach, Right
 from rekeyd.trust.verdict import Denied, Reason, Unverified
 from support.generations import API_KEY
-from support.grpc_gateway import READ_KEY, Recorder, grpc_stage, with_key
-from support.http2 import GREETING, HEAD, data, head, message, with_fields
+from support.grpc_gateway import READ_KEY, GrpcScene, Recorder, grpc_stage, with_key
+from support.http2 import ANSWER, GREETING, HEAD, data, head, message, with_fields
+from support.pki import Authority, Leaf
 
 UPSERT = (b":path", b"/qdrant.Points/Upsert")
 SEARCH = (b":path", b"/qdrant.Points/Search")
@@ -22,7 +26,7 @@ HEALTH = (b":path", b"/grpc.health.v1.Health/Check")
 @pytest.mark.parametrize("tls", [False, True])
 async def test_a_call_with_a_key_gets_through_without_it_and_is_recorded(tmp_path: Path, tls: bool) -> None:
     recorder = Recorder()
-    async with recorder.running() as address, grpc_stage(tmp_path, address, tls=tls) as scene:
+    async with recorder.running() as address, grpc_stage(tmp_path, address, secure=tls) as scene:
         client = await scene.client()
         client.send(head(1, with_key((b"x-request-id", b"mine-1"))), data(1, message(b"x"), ends=True))
         await client.until(lambda: client.answers == {1: 0})
@@ -405,3 +409,131 @@ async def test_who_guesses_too_often_has_to_wait(tmp_path: Path) -> None:
         assert int(client.heads[11][0][b"grpc-retry-pushback-ms"]) > 0
         client.send(head(13, with_key(), ends=True))
         await client.until(lambda: client.answers.get(13) == 0)
+
+
+# Clients that do not read, or are not who they should be.
+
+
+async def test_a_client_that_does_not_read_holds_up_its_upstream_and_is_left(tmp_path: Path) -> None:
+    recorder = Recorder(answers=False)
+    service = {"stall_timeout": 0.5}
+    async with recorder.running() as address, grpc_stage(tmp_path, address, service=service) as scene:
+        client = await scene.client()
+        client.send(
+            frames.window_update(0, 2**30), head(1, with_key(), ends=True), frames.window_update(1, 2**30)
+        )
+        await client.until(lambda: recorder.heads)
+        client.transport.pause_reading()
+        (at,) = recorder.connections
+        at.send(head(1, ANSWER))
+        piece, sent = data(1, bytes(16_000)), 0
+        while sent < 64_000_000 and not at.closed:
+            if at.transport.get_write_buffer_size() < 1_000_000:
+                at.send(piece)
+                sent += len(piece)
+            else:
+                await asyncio.sleep(0.02)
+        assert at.closed, "it was cut off"
+        assert sent < 64_000_000, "and had not been let run on"
+        assert [line["reason"] for line in scene.broken] == ["the client stopped reading"]
+        client.transport.resume_reading()
+        await client.end()
+        await scene.record()
+
+
+async def test_a_client_that_sends_faster_than_the_upstream_reads_is_held_up(tmp_path: Path) -> None:
+    recorder = Recorder(answers=False, settings=b"\0\x04\x7f\xff\xff\xff")
+    async with recorder.running() as address, grpc_stage(tmp_path, address) as scene:
+        client = await scene.client()
+        client.send(head(1, with_key()))
+        await client.until(lambda: recorder.heads)
+        (at,) = recorder.connections
+        at.transport.pause_reading()
+        client.send(*[data(1, b"\0\x01\0\0\0" + bytes(60_000))] + [data(1, bytes(60_000))] * 250)
+        held = client.transport.get_write_buffer_size
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+        assert held() > 1_000_000
+        at.transport.resume_reading()
+        await client.until(lambda: held() == 0)
+        assert not client.closed
+
+
+def showing(scene: GrpcScene, folder: Path, leaf: Leaf) -> ssl.SSLContext:
+    """A client's TLS with a certificate of its own."""
+    assert scene.authority is not None
+    context = ssl.create_default_context(cadata=scene.authority.pem.decode())
+    context.set_alpn_protocols(["h2"])
+    own = folder / "own.pem"
+    own.write_bytes(leaf.key_pem + leaf.chain_pem)
+    context.load_cert_chain(own)
+    return context
+
+
+async def test_a_client_without_a_place_here_is_turned_away(tmp_path: Path) -> None:
+    recorder, authority = Recorder(), Authority()
+    good, other = (authority.issue(name, client=True) for name in ("good.test", "other.test"))
+    (tmp_path / "clients.pem").write_bytes(authority.pem)
+    rules: dict[str, dict[str, object]] = {
+        "service": {"verify_https_client_certificate": True},
+        "tls": {"ca_cert": "clients.pem", "allowed_clients": ["dns:good.test"]},
+    }
+    async with recorder.running() as address, grpc_stage(tmp_path, address, secure=True, **rules) as scene:
+        client = await scene.client(greets=False, context=showing(scene, tmp_path, good))
+        client.send(GREETING, head(1, with_key(), ends=True))
+        await client.until(lambda: client.answers == {1: 0})
+        assert (await scene.record())["client_certificate"] == "dns:good.test"
+        stranger = await scene.client(greets=False, context=showing(scene, tmp_path, other))
+        stranger.send(GREETING, head(1, with_key(), ends=True))
+        await stranger.end()
+        assert stranger.seen == []
+    (line,) = scene.broken
+    assert (line["event"], line["listener"]) == ("tls.handshake_failed", "grpc")
+
+
+async def test_a_decision_that_fails_lets_nobody_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    told: list[str] = []
+    monkeypatch.setattr("rekeyd.listeners.grpc.gateway.log.error", lambda event, **_: told.append(event))
+    async with recorder.running() as address, grpc_stage(tmp_path, address) as scene:
+
+        async def fails(*_: object) -> None:
+            raise LookupError
+
+        def costly(*_: object) -> Unverified:
+            return Unverified(b"", lambda: Denied(Reason.EXPIRED, ""))
+
+        monkeypatch.setattr(scene.gateway._judge._gatekeeper, "judge", costly)
+        monkeypatch.setattr(scene.gateway._judge._gatekeeper, "verified", fails)
+        client = await scene.client()
+        client.send(head(1, with_key(), ends=True))
+        await client.until(lambda: client.answers == {1: 13})
+        assert recorder.heads == []
+        assert (await scene.record())["event"] == "auth.denied"
+    assert told == ["grpc.failed"]
+
+
+async def test_who_is_limited_to_a_collection_is_let_in_by_the_message(tmp_path: Path) -> None:
+    recorder = Recorder()
+    async with recorder.running() as address, grpc_stage(tmp_path, address) as scene:
+        serving = scene.current.serving
+        assert serving is not None
+        limits = Limits(collections=(("books", Reach.READ),))
+        limited = replace(Credential.of_secret("limited", Right.READ, "limited"), limits=limits)
+        generation = replace(serving.generation, number=2, ring=KeyRing([limited]))
+        scene.current.publish(replace(serving, generation=generation))
+        client = await scene.client()
+        scroll = (b":path", b"/qdrant.Points/Scroll")
+        for number, name in ((1, b"\x0a\x05books"), (3, b"\x0a\x04maps"), (5, b"")):
+            client.send(head(number, with_key(scroll, key="limited")), data(number, message(name), ends=True))
+        await client.until(lambda: client.answers == {1: 0, 3: 7, 5: 7})
+        records = await scene.several(3)
+        assert {r["reason"] for r in records} == {"key", "collection_not_allowed", "right_too_small"}
+        assert len(recorder.heads) == 1
+        client.send(head(7, with_key(scroll, key="limited")))
+        client.send(data(7, b"\0\x01\0\0\0\x0a\x05books"))
+        await client.until(lambda: len(recorder.heads) == 2)
+        client.send(data(7, b"\x0a\x04maps"))
+        await client.until(lambda: client.answers.get(7) == 7)
+        record = await scene.record()
+        assert (record["event"], record["reason"]) == ("auth.denied", "malformed")

@@ -278,7 +278,7 @@ class GrpcScene:
 
 @contextlib.asynccontextmanager
 async def grpc_stage(
-    folder: Path, leads_to: str, *, tls: bool = False, **sections: Mapping[str, Any]
+    folder: Path, leads_to: str, *, secure: bool = False, **sections: Mapping[str, Any]
 ) -> AsyncIterator[GrpcScene]:
     """A gateway in front of what `leads_to`; `sections` are merged over the settings."""
     whole: dict[str, dict[str, Any]] = {
@@ -292,7 +292,7 @@ async def grpc_stage(
         "upstream": {"http": "demo", "grpc": leads_to},
         "admin": {"socket": None},
     }
-    if tls:
+    if secure:
         whole["service"]["enable_tls"] = True
         whole["tls"] = {"cert": "tls.crt", "key": "tls.key"}
     for name, values in sections.items():
@@ -301,7 +301,7 @@ async def grpc_stage(
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: accidents.append(str(context)))
     with capture_logs() as told:
-        scene = GrpcScene(folder, whole, tls=tls)
+        scene = GrpcScene(folder, whole, tls=secure)
         scene.open()
         try:
             yield scene
