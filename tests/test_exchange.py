@@ -6,6 +6,7 @@ from rekeyd.http2 import frames
 from rekeyd.http2.exchange import BROKE_OFF, HELD, Deny, Read, Verdict
 from rekeyd.http2.frames import END_STREAM, Code, frame
 from rekeyd.http2.guard import Limits
+from rekeyd.http2.protobuf import Wanted
 from rekeyd.http2.streams import Stream
 from support.http2 import (
     ANSWER,
@@ -27,7 +28,7 @@ BOOKS, MAPS = b"\x0a\x05books", b"\x0a\x04maps"
 
 
 def reads_field_1(_stream: Stream) -> Read:
-    return Read(1)
+    return Read(Wanted(1))
 
 
 def only_books(stream: Stream, collection: bytes | None) -> Verdict:
@@ -234,9 +235,31 @@ def test_a_verdict_that_needs_the_message_may_come_after_the_message() -> None:
         waiting: list[Stream] = []
         stage = Stage(waiting.append, only_books).ready()
         stage.client(head(1), data(1, message(content), ends=True))
-        stage.exchange.decide(waiting[0], Read(1))
+        stage.exchange.decide(waiting[0], Read(Wanted(1)))
         assert bool(stage.out_upstream()) is passes
         assert bool(grpc_statuses(stage)) is not passes
+
+
+LOOKING = Wanted(1, "/Query", {"/Query": {2: "name"}})
+
+
+def test_further_names_are_judged_before_the_message_is_whole() -> None:
+    further = b"\x12\x04maps"
+    for pieces in (
+        (BOOKS + further,),
+        (further + BOOKS,),
+        (BOOKS, further),
+        (BOOKS, further[:3], further[3:]),
+    ):
+        for forbidden in (frozenset[bytes](), frozenset({b"maps"})):
+            stage = Stage(lambda _: Read(LOOKING), only_books, forbidden=forbidden).ready()
+            whole = message(b"".join(pieces))
+            stage.client(head(1), data(1, whole[:5]), *[data(1, piece) for piece in pieces])
+            assert stage.tells("further") == [b"maps"]
+            assert grpc_statuses(stage) == ({1: b"7"} if forbidden else {})
+            passed = b"".join(f.payload for f in stage.out_upstream() if f.kind == frames.DATA)
+            assert (passed == whole) is not bool(forbidden)
+            assert stage.exchange.held == 0
 
 
 def test_a_message_that_is_too_long_is_denied_whoever_sends_it() -> None:

@@ -3,8 +3,10 @@
 import csv
 from collections.abc import Awaitable
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from qdrant_client.grpc import points_pb2
 
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.listeners.grpc.judging import Asked, Judge, NeedsCollection, Ruling, status_of
@@ -76,11 +78,6 @@ def test_every_method_of_the_table_is_for_whom_the_table_says(row: dict[str, str
     if said is None:
         said = method.rpartition("/")[2] in POINTS_WHERE_THE_TABLE_IS_SILENT
     found = verdict(method, kind)
-    rule = next((r for r in QDRANT.rules if r.template.startswith(f"/{method}")), None)
-    if said and rule is not None and rule.lookup and kind.startswith("collection"):
-        assert isinstance(found, Denied)
-        assert found.reason is Reason.BODY_NOT_JUDGED
-        return
     assert isinstance(found, Allowed) is said
     assert isinstance(verdict(method, None), Allowed) is (row["open"] == "yes")
     assert isinstance(verdict(method, "wrong"), Allowed) is (row["open"] == "yes")
@@ -219,3 +216,72 @@ def test_field_1_is_the_name_of_the_collection_wherever_the_policy_says_so() -> 
             continue
         field = known[service].methods_by_name[method].input_type.fields_by_number[1]
         assert (field.name, field.type) == ("collection_name", field.TYPE_STRING), rule
+
+
+def lookups_in(message: Any) -> dict[int, Any]:
+    """The fields of a message in which, at any depth, a `LookupLocation` or a `WithLookup` may stand."""
+    return {
+        f.number: f.message_type for f in message.fields if f.message_type and reaches(f.message_type, ())
+    }
+
+
+def reaches(message: Any, above: tuple[str, ...]) -> bool:
+    if message.name in {"LookupLocation", "WithLookup"}:
+        return True
+    within = [f.message_type for f in message.fields if f.message_type]
+    return message.name not in above and any(reaches(m, (*above, message.name)) for m in within)
+
+
+def test_the_policy_knows_every_place_in_which_qdrants_messages_name_further_collections() -> None:
+    """Read from the descriptors of Qdrant's own client."""
+    found: dict[str, dict[int, str]] = {"LookupLocation": {1: "name"}, "WithLookup": {1: "name"}}
+    waiting = [(f"/{s.full_name}/{m.name}", m.input_type) for s in services() for m in s.methods]
+    while waiting:
+        kind, message = waiting.pop()
+        fields = lookups_in(message)
+        if kind in found or not fields:
+            continue
+        found[kind] = {number: within.name for number, within in fields.items()}
+        waiting += [(within.name, within) for within in fields.values()]
+    assert found == QDRANT.messages
+    marked = {
+        rule.template.removesuffix("/{collection}")
+        for rule in QDRANT.rules
+        if rule.method == "GRPC" and rule.lookup
+    }
+    assert marked == {kind for kind in found if "/" in kind}
+    for message in (services_message("LookupLocation"), services_message("WithLookup")):
+        assert "collection" in message.fields_by_number[1].name
+
+
+def services_message(name: str) -> Any:
+    return points_pb2.DESCRIPTOR.message_types_by_name[name]
+
+
+def test_further_collections_must_be_readable_too() -> None:
+    judge = Judge(Gatekeeper(), lambda: GENERATION)
+    ruling = judge.judge(asked("qdrant.Points/Query", "collection_r"))
+    assert isinstance(ruling, Ruling)
+    assert isinstance(ruling.verdict, NeedsCollection)
+    assert ruling.verdict.wanted.layouts == QDRANT.messages
+    let_in = judge.judge_collection(asked("qdrant.Points/Query", "collection_r"), ruling, b"books")
+    assert isinstance(let_in, Ruling)
+    assert judge.judge_further(let_in, b"books") is None
+    denied = judge.judge_further(let_in, b"maps")
+    assert denied is not None
+    assert denied.reason is Reason.COLLECTION_NOT_ALLOWED
+
+
+def test_where_the_policy_does_not_say_how_further_names_are_found_who_is_limited_is_not_let_in() -> None:
+    blind = replace(GENERATION, policy=replace(QDRANT, messages={}))
+    current = [blind]
+    judge = Judge(Gatekeeper(), lambda: current[0])
+    ruling = judge.judge(asked("qdrant.Points/Query", "collection_r"))
+    assert isinstance(ruling, Ruling)
+    for generation in (blind, GENERATION):  # also where the policy learnt it while the message came
+        current[0] = generation
+        late = judge.judge_collection(asked("qdrant.Points/Query", "collection_r"), ruling, b"books")
+        assert isinstance(late, Ruling)
+        assert isinstance(late.verdict, Denied)
+        assert late.verdict.reason is Reason.BODY_NOT_JUDGED
+    assert isinstance(verdict("qdrant.Points/Query", "read", at=blind), Allowed)

@@ -317,3 +317,35 @@ def test_a_method_that_makes_no_sense_is_refused(line: str, problem: str) -> Non
 def test_methods_of_grpc_stand_nowhere_else() -> None:
     assert problems_of("rights: {GRPC /a.B/C: read}") == ["rights.GRPC /a.B/C: is no route"]
     assert problems_of("grpc: [a.B/C]") == ["grpc: must be a mapping of methods to rights"]
+
+
+def test_places_in_messages_that_name_further_collections() -> None:
+    source = b"""
+        grpc: {a.B/Query: read collection lookup}
+        messages:
+          a.B/Query: {2: Prefetch, 14: Lookup}
+          Prefetch: {1: Prefetch, 8: Lookup}
+          Lookup: {1: name}
+    """
+    assert parse_policy(source, file="policy.yaml").messages == {
+        "/a.B/Query": {2: "Prefetch", 14: "Lookup"},
+        "Prefetch": {1: "Prefetch", 8: "Lookup"},
+        "Lookup": {1: "name"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ("[a]", "messages: must be a mapping of methods and messages to their fields"),
+        ("{a.B/C: 14}", "messages: must be a mapping of methods and messages to their fields"),
+        ("{a.B/C: {0: name}}", "messages.a.B/C: must be there once, with numbers of fields"),
+        ("{a.B/C: {x: name}}", "messages.a.B/C: must be there once, with numbers of fields"),
+        ("{X: {1: name}, X: {2: name}}", "messages.X: must be there once, with numbers of fields"),
+        ("{a.B/C: {1: Nothing}}", "messages: `Nothing` is no message that is described there"),
+        ("{a.B/D: {1: name}}", "messages.a.B/D: is no method with `lookup` under `grpc`"),
+    ],
+)
+def test_places_that_make_no_sense_are_refused(messages: str, problem: str) -> None:
+    source = f"grpc: {{a.B/C: read collection lookup, a.B/D: read}}\nmessages: {messages}"
+    assert problems_of(source) == [problem]

@@ -92,6 +92,7 @@ class Stage:
 
     judge: Callable[[Stream], Verdict | None] = lambda stream: admitted(stream)  # noqa: PLW0108 - it comes later
     name: Callable[[Stream, bytes | None], Verdict | None] = lambda stream, _: admitted(stream)
+    forbidden: frozenset[bytes] = frozenset()
     limits: Limits = field(default_factory=Limits)
     now: float = 0.0
     told: list[tuple[str, int, object]] = field(default_factory=list)
@@ -115,6 +116,10 @@ class Stage:
     def named(self, stream: Stream, collection: bytes | None) -> Verdict | None:
         self.told.append(("named", stream.id, collection))
         return self.name(stream, collection)
+
+    def further(self, stream: Stream, collection: bytes) -> Deny | None:
+        self.told.append(("further", stream.id, collection))
+        return Deny(7, "nor this one") if collection in self.forbidden else None
 
     def malformed(self, stream: Stream, why: str) -> None:
         self.told.append(("malformed", stream.id, why))

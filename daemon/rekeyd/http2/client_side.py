@@ -25,8 +25,9 @@ from rekeyd.http2.frames import (
     StreamFault,
 )
 from rekeyd.http2.guard import PIECES
-from rekeyd.http2.messages import MessageFault, Messages
+from rekeyd.http2.messages import Messages
 from rekeyd.http2.parameters import LARGEST_FRAME
+from rekeyd.http2.protobuf import MessageFault
 from rekeyd.http2.streams import Stream
 
 _SMALL = 1024
@@ -178,8 +179,9 @@ class ClientSide:
         try:
             exchange.look(stream, content, ended=ends)
         except MessageFault as fault:
-            exchange.credit_client(len(frame.payload))
             exchange.unfit(stream, fault)
+        if stream.gone:
+            exchange.credit_client(len(frame.payload))
         else:
             exchange.pass_on(stream, frames.DATA, frame.flags & frames.OF_DATA, frame.payload)
 

@@ -18,7 +18,8 @@ from rekeyd.http2 import frames, heads, parameters
 from rekeyd.http2.fields import BlockWriter, Field
 from rekeyd.http2.frames import Code, ConnectionFault
 from rekeyd.http2.guard import Guard, Limits
-from rekeyd.http2.messages import MessageFault, Messages
+from rekeyd.http2.messages import Messages
+from rekeyd.http2.protobuf import MessageFault, Wanted
 from rekeyd.http2.streams import Stream, Streams
 
 UNAVAILABLE, DEADLINE_EXCEEDED, PERMISSION_DENIED, RESOURCE_EXHAUSTED = 14, 4, 7, 8
@@ -47,9 +48,9 @@ class Deny:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """It depends on the collection, which `field` of its messages names."""
+    """It depends on the collections that its messages name."""
 
-    field: int
+    wanted: Wanted
 
 
 Verdict = Admit | Deny | Read
@@ -66,6 +67,9 @@ class Handler(Protocol):
 
     def named(self, stream: Stream, collection: bytes | None) -> Verdict | None:
         """Its messages name this collection; None: it ended without a message."""
+
+    def further(self, stream: Stream, collection: bytes) -> Deny | None:
+        """Its messages name this one as well; None: that is allowed."""
 
     def malformed(self, stream: Stream, why: str) -> None:
         """It is no call; `ended` follows."""
@@ -125,15 +129,15 @@ class Exchange:
                 case Deny(status, message, extra):
                     self.guard.reset(self.now)
                     self.finish(stream, status, message, extra=extra)
-                case Read(field):
-                    self._read(stream, field)
+                case Read(wanted):
+                    self._read(stream, wanted)
         except ConnectionFault as fault:
             self.fault(fault)
 
-    def _read(self, stream: Stream, field: int) -> None:
+    def _read(self, stream: Stream, wanted: Wanted) -> None:
         """Search what waits already, and go on as more comes."""
         encoding = stream.call.encoding if stream.call is not None else b""
-        messages = Messages(self.limits.message, field=field, encoding=encoding)
+        messages = Messages(self.limits.message, wanted=wanted, encoding=encoding)
         stream.messages, stream.naming = messages, True
         try:
             for kind, flags, payload in stream.held:
@@ -160,6 +164,16 @@ class Exchange:
             messages.end()
         if stream.naming:
             self._name(stream, ended=ended)
+        elif stream.up is not None:
+            self._judge_further(stream, messages)
+
+    def _judge_further(self, stream: Stream, messages: Messages) -> None:
+        """The collections that are named beside the one that was judged."""
+        for name in messages.further():
+            denied = self.handler.further(stream, name)
+            if denied is not None:
+                self.decide(stream, denied)
+                return
 
     def _name(self, stream: Stream, *, ended: bool) -> None:
         collection = stream.messages.collection if stream.messages is not None else None
@@ -198,6 +212,10 @@ class Exchange:
     def _admit(self, stream: Stream, literals: bytes) -> None:
         if self.last is not None and stream.id > self.last:
             self.refuse(stream, "the connection was ending")
+            return
+        if stream.messages is not None:
+            self._judge_further(stream, stream.messages)
+        if stream.gone:
             return
         up = self.streams.let_through(stream)
         stream.naming = False

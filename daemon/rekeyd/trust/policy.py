@@ -59,7 +59,7 @@ class Rule:
 class _Node:
     """One segment deep into the templates of one method; `spellings`: its literals, `_folded`."""
 
-    literals: dict[bytes, "_Node"] = field(default_factory=dict)
+    literals: dict[bytes, "_Node"] = field(default_factory=dict, hash=False)
     spellings: dict[str, list["_Node"]] = field(default_factory=dict)
     name: "_Node | None" = None
     rest: Rule | None = None
@@ -84,6 +84,9 @@ class Policy:
     """Members of a JSON body whose values name further collections."""
     open_calls: frozenset[bytes] = frozenset()
     """The same for gRPC as `open_paths` for HTTP."""
+    messages: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Where messages of gRPC name further collections: by the path of a method, or the kind of a message
+    within it, and the number of a field: the kind of the message there, or `name`."""
 
     @classmethod
     def of(
@@ -93,10 +96,11 @@ class Policy:
         rules: Iterable[Rule],
         lookups: Iterable[str] = (),
         open_calls: Iterable[str] = (),
+        messages: Mapping[str, Mapping[int, str]] | None = None,
     ) -> "Policy":
         rules = tuple(rules)
         paths, calls = (frozenset(path.encode() for path in each) for each in (open_paths, open_calls))
-        return cls(name, paths, rules, _grow(rules), tuple(lookups), calls)
+        return cls(name, paths, rules, _grow(rules), tuple(lookups), calls, messages or {})
 
     def opening(self, paths: Iterable[str]) -> "Policy":
         """This policy with more open paths (`access.public`)."""

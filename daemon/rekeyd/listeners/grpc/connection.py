@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from rekeyd.http2.client_side import ClientSide
-from rekeyd.http2.exchange import DEADLINE_EXCEEDED, Exchange, Verdict
+from rekeyd.http2.exchange import DEADLINE_EXCEEDED, Deny, Exchange, Verdict
 from rekeyd.http2.frames import Code
 from rekeyd.http2.guard import Limits
 from rekeyd.http2.heads import Answer
@@ -80,6 +80,9 @@ class Host(Protocol):
 
     def named(self, connection: "GrpcConnection", stream: Stream, collection: bytes | None) -> Verdict | None:
         """The collection that it names is known."""
+
+    def further(self, stream: Stream, collection: bytes) -> Deny | None:
+        """It names another collection as well; None: that is allowed."""
 
     def malformed(self, connection: "GrpcConnection", stream: Stream) -> None:
         """It is no call."""
@@ -232,6 +235,9 @@ class GrpcConnection(asyncio.Protocol):
 
     def named(self, stream: Stream, collection: bytes | None) -> Verdict | None:
         return self._host.named(self, stream, collection)
+
+    def further(self, stream: Stream, collection: bytes) -> Deny | None:
+        return self._host.further(stream, collection)
 
     def decide(self, stream: Stream, verdict: Verdict) -> None:
         """A verdict that took its time."""

@@ -208,6 +208,14 @@ class GrpcGateway:
         ruling = self._judge.judge_collection(visit.asked, visit.ruling, collection or b"")
         return self._rule(connection, stream, ruling)
 
+    def further(self, stream: Stream, collection: bytes) -> Deny | None:
+        visit: Visit = stream.visit
+        denied = None if visit.ruling is None else self._judge.judge_further(visit.ruling, collection)
+        if denied is None:
+            return None
+        visit.verdict = denied
+        return Deny(status_of(denied), denied.message)
+
     def _leads_on(self, connection: GrpcConnection, generation: Generation) -> bool:
         """Whether the connection leads to where this generation's upstream is."""
         at = connection.upstream
@@ -239,7 +247,7 @@ class GrpcGateway:
         verdict = ruling.verdict
         if isinstance(verdict, NeedsCollection):
             visit.verdict = verdict.allowed
-            return Read(verdict.field)
+            return Read(verdict.wanted)
         visit.verdict = verdict
         if isinstance(verdict, Denied):
             return Deny(status_of(verdict), verdict.message, _pushback(verdict))

@@ -17,9 +17,11 @@ from urllib.parse import quote_from_bytes
 
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.http2.fields import Fields
+from rekeyd.http2.protobuf import Wanted
 from rekeyd.trust.access import Ask, Presented, admit
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.policy import GRPC, Policy
+from rekeyd.trust.rights import Right
 from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
 
 _METHOD = re.compile(rb"/[A-Za-z_][A-Za-z0-9_.]*/[A-Za-z_][A-Za-z0-9_]*")
@@ -27,6 +29,8 @@ _SOME = b"-"
 """In the place of a collection that is not known."""
 
 _REMEMBERED = 1024
+_FIELD = 1
+"""The field of a message that names its collection."""
 _STATUS_OF = {
     Reason.NO_CREDENTIAL: 16,
     Reason.UNKNOWN_KEY: 16,
@@ -51,14 +55,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class NeedsCollection:
-    """It depends on the collection that this field of the message names.
+    """It depends on the collections that the message names.
 
     `allowed` is the verdict otherwise; `counted`: the rate of the key was asked already.
     """
 
     allowed: Allowed
     counted: bool
-    field: int = 1
+    wanted: Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class Judge:
 
     def judge(self, asked: Asked) -> Ruling | Awaitable[Ruling]:
         """Whether a call is let in; what is to be awaited comes later, and other calls go on meanwhile."""
-        return self._judged(asked, None)
+        return self._judged(asked, None, None)
 
     def judge_collection(self, asked: Asked, ruling: Ruling, collection: bytes) -> Ruling | Awaitable[Ruling]:
         """The verdict once it is known which collection a call is for.
@@ -103,16 +107,32 @@ class Judge:
         if depends.counted and credential is not None and generation is ruling.generation:
             ask = self._ask(asked, generation, collection)
             verdict = admit(ask, credential, generation.policy, self._now())
-            return Ruling(_seen(verdict), ask, generation)
-        return self._judged(asked, collection)
+            return Ruling(_seen(verdict, depends.wanted, generation), ask, generation)
+        return self._judged(asked, collection, depends.wanted)
 
-    def _judged(self, asked: Asked, collection: bytes | None) -> Ruling | Awaitable[Ruling]:
+    def judge_further(self, ruling: Ruling, collection: bytes) -> Denied | None:
+        """What speaks against a collection that the message names beside the one that was judged.
+
+        As with bodies of HTTP: it must be one that the credential may read.
+        """
+        credential = ruling.verdict.credential if isinstance(ruling.verdict, Allowed) else None
+        if credential is not None and credential.limits.collections is None:
+            return None
+        if credential and credential.limits.admit_collection((collection,), Right.READ, of_points=True):
+            return None
+        message = "Forbidden: read access to each collection that the message names is required"
+        return Denied(Reason.COLLECTION_NOT_ALLOWED, message, credential)
+
+    def _judged(
+        self, asked: Asked, collection: bytes | None, wanted: Wanted | None
+    ) -> Ruling | Awaitable[Ruling]:
+        """`wanted`: what is being looked for in the message."""
         generation = self._current()
         ask = self._ask(asked, generation, collection)
         verdict = self._gatekeeper.judge(ask, generation)
         if isinstance(verdict, Unverified) or verdict.reason is Reason.TOO_MANY_FAILURES:
-            return self._later(verdict, asked, ask, generation, collection)
-        return _ruled(verdict, ask, generation, collection)
+            return self._later(verdict, asked, ask, generation, (collection, wanted))
+        return _ruled(verdict, ask, generation, wanted)
 
     async def _later(
         self,
@@ -120,9 +140,10 @@ class Judge:
         asked: Asked,
         ask: Ask,
         generation: Generation,
-        collection: bytes | None,
+        known: tuple[bytes | None, Wanted | None],
     ) -> Ruling:
         """By the generation that is current when it is known: verifying a token may outlast one."""
+        collection, wanted = known
         while isinstance(verdict, Unverified):
             verdict = await self._gatekeeper.verified(verdict, ask, generation)
             now = self._current()
@@ -131,7 +152,7 @@ class Judge:
                 verdict = self._gatekeeper.judge(ask, now)
         if isinstance(verdict, Denied):
             await self._gatekeeper.penalty(verdict)
-        return _ruled(verdict, ask, generation, collection)
+        return _ruled(verdict, ask, generation, wanted)
 
     def _ask(self, asked: Asked, generation: Generation, collection: bytes | None) -> Ask:
         path = asked.path
@@ -158,22 +179,27 @@ def status_of(denied: Denied) -> int:
     return _STATUS_OF.get(denied.reason, 7)
 
 
-def _ruled(verdict: Allowed | Denied, ask: Ask, generation: Generation, collection: bytes | None) -> Ruling:
+def _ruled(verdict: Allowed | Denied, ask: Ask, generation: Generation, wanted: Wanted | None) -> Ruling:
     """Whether that is the last word: for who is limited to collections the name matters."""
     credential = verdict.credential
-    if collection is not None or credential is None or credential.limits.collections is None:
-        return Ruling(_seen(verdict), ask, generation)
+    if wanted is not None or credential is None or credential.limits.collections is None:
+        return Ruling(_seen(verdict, wanted, generation), ask, generation)
     rule = generation.policy.rule_for(GRPC, ask.path)
     depends = isinstance(verdict, Allowed) or verdict.reason is Reason.COLLECTION_NOT_ALLOWED
     if rule is None or rule.collection is None or not depends:
-        return Ruling(_seen(verdict), ask, generation)
+        return Ruling(_seen(verdict, None, generation), ask, generation)
     otherwise = Allowed(Reason.KEY, credential, verdict.needed)
-    return Ruling(NeedsCollection(otherwise, counted=isinstance(verdict, Allowed)), ask, generation)
+    method = ask.path.rpartition(b"/")[0].decode()
+    wanted = Wanted(_FIELD, method, generation.policy.messages if rule.lookup else None)
+    needs = NeedsCollection(otherwise, counted=isinstance(verdict, Allowed), wanted=wanted)
+    return Ruling(needs, ask, generation)
 
 
-def _seen(verdict: Allowed | Denied) -> Allowed | Denied:
-    """What depends on further collections in the message, which can't be seen, is not let in."""
+def _seen(verdict: Allowed | Denied, wanted: Wanted | None, generation: Generation) -> Allowed | Denied:
+    """What depends on further collections is let in where they are being looked for, as this policy says."""
     if isinstance(verdict, Denied) or not verdict.lookups:
+        return verdict
+    if wanted is not None and wanted.layouts == generation.policy.messages and wanted.kind in wanted.layouts:
         return verdict
     message = "Forbidden: the message may name further collections, which can't be seen"
     return Denied(Reason.BODY_NOT_JUDGED, message, verdict.credential, verdict.needed)
