@@ -15,6 +15,7 @@ from rekeyd.trust.rights import Limits, Reach, Right
 from rekeyd.trust.verdict import Denied, Reason, Unverified
 from support.generations import API_KEY
 from support.grpc_gateway import READ_KEY, GrpcScene, Recorder, grpc_stage, with_key
+from support.grpc_table import POINTS_WHERE_THE_TABLE_IS_SILENT, RING, rows
 from support.http2 import ANSWER, GREETING, HEAD, data, head, message, with_fields
 from support.pki import Authority, Leaf
 
@@ -537,3 +538,35 @@ async def test_who_is_limited_to_a_collection_is_let_in_by_the_message(tmp_path:
         await client.until(lambda: client.answers.get(7) == 7)
         record = await scene.record()
         assert (record["event"], record["reason"]) == ("auth.denied", "malformed")
+
+
+async def test_every_method_of_qdrants_table_for_every_kind_of_credential(tmp_path: Path) -> None:
+    recorder = Recorder()
+    async with recorder.running() as address, grpc_stage(tmp_path, address) as scene:
+        serving = scene.current.serving
+        assert serving is not None
+        generation = replace(serving.generation, number=2, ring=RING)
+        scene.current.publish(replace(serving, generation=generation))
+        client = await scene.client()
+        expected: dict[int, int] = {}
+        for row in rows():
+            for kind in (None, "wrong", "read", "collection_r", "collection_prw", "collection_rw", "manage"):
+                number = 2 * len(expected) + 1
+                expected[number] = status_in_the_table(row, kind)
+                fields = with_key(key=kind) if kind else HEAD
+                fields = tuple((n, b"/" + row["grpc"].encode() if n == b":path" else v) for n, v in fields)
+                client.send(head(number, fields), data(number, message(b"\x0a\x05books"), ends=True))
+                await client.until(lambda number=number: number in client.answers)  # type: ignore[misc]
+        assert client.answers == expected
+        assert len(recorder.heads) == sum(status == 0 for status in expected.values())
+
+
+def status_in_the_table(row: dict[str, str], kind: str | None) -> int:
+    if row["open"] == "yes":
+        return 0
+    if kind in {None, "wrong"}:
+        return 16
+    said = row[str(kind)]
+    if said == "-":
+        said = "yes" if row["grpc"].rpartition("/")[2] in POINTS_WHERE_THE_TABLE_IS_SILENT else "no"
+    return 0 if said == "yes" else 7

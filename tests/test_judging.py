@@ -1,6 +1,5 @@
 """Qdrant's table over gRPC: every method, for every kind of credential, with and without the collection."""
 
-import csv
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
@@ -17,29 +16,9 @@ from rekeyd.trust.rights import Limits, Reach, Right
 from rekeyd.trust.verdict import Allowed, Denied, Reason
 from support.generations import candidate_of
 from support.grpc_qdrant import services
-from support.qdrant_table import TABLE
+from support.grpc_table import POINTS_WHERE_THE_TABLE_IS_SILENT, RING, limited, rows
 
 QDRANT = _shipped_policy("qdrant")
-POINTS_WHERE_THE_TABLE_IS_SILENT = frozenset(
-    ["Count", "Query", "QueryBatch", "QueryGroups", "SearchMatrixOffsets", "SearchMatrixPairs", "Facet"]
-)
-"""What `prw` may do beside the table, as over HTTP."""
-
-
-def limited(name: str, reach: Reach) -> Credential:
-    made = Credential.of_secret(name, reach.right, name)
-    return replace(made, limits=Limits(collections=(("books", reach),)))
-
-
-RING = KeyRing(
-    [
-        Credential.of_secret("manage", Right.MANAGE, "manage"),
-        Credential.of_secret("read", Right.READ, "read"),
-        limited("collection_r", Reach.READ),
-        limited("collection_prw", Reach.POINTS),
-        limited("collection_rw", Reach.WRITE),
-    ]
-)
 GENERATION = replace(candidate_of(ring=RING).generation(1), policy=QDRANT)
 
 
@@ -59,13 +38,6 @@ def verdict(
         assert not isinstance(ruling, Awaitable)
     assert not isinstance(ruling.verdict, NeedsCollection)
     return ruling.verdict
-
-
-def rows() -> list[dict[str, str]]:
-    with TABLE.open() as table:
-        found = {row["grpc"]: row for row in csv.DictReader(table, delimiter="\t")}
-    del found["-"]
-    return list(found.values())
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row["grpc"])

@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import jwt
 import pytest
 
 from conftest import StartDaemon
@@ -18,24 +19,28 @@ from support.processes import ran
 
 READER = "a-made-up-key-that-may-only-read"
 TESTS = Path(__file__).parent
+LIMITED = jwt.encode({"access": [{"collection": "cities", "access": "r"}]}, API_KEY, "HS256")
+DENIED = "PERMISSION_DENIED"
+ALL = {
+    "list": ["cities"],
+    "upsert": DENIED,
+    "query": 0,
+    "scroll": 0,
+    "elsewhere": 0,
+    "lookup": 0,
+    "drop": DENIED,
+}
+"""What who may read is told."""
 NODE = TESTS / "node"
 
 
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        (API_KEY, {"list": ["cities"], "upsert": "completed", "query": 0, "scroll": 0, "drop": False}),
-        (
-            READER,
-            {
-                "list": ["cities"],
-                "upsert": "PERMISSION_DENIED",
-                "query": 0,
-                "scroll": 0,
-                "drop": "PERMISSION_DENIED",
-            },
-        ),
-        ("not-a-key-at-all", dict.fromkeys(("list", "upsert", "query", "scroll", "drop"), "UNAUTHENTICATED")),
+        (API_KEY, ALL | {"upsert": "completed", "drop": False}),
+        (READER, ALL),
+        (LIMITED, ALL | dict.fromkeys(("elsewhere", "lookup"), DENIED)),
+        ("not-a-key-at-all", dict.fromkeys(ALL, "UNAUTHENTICATED")),
     ],
 )
 async def test_qdrant_client_over_grpc(
@@ -44,11 +49,11 @@ async def test_qdrant_client_over_grpc(
     async with grpc_qdrant() as address:
         site = live_site(
             tmp_path,
-            service={"grpc_port": 0, "read_only_api_key": READER},
+            service={"grpc_port": 0, "read_only_api_key": READER, "jwt_rbac": True},
             upstream={"http": "demo", "grpc": address},
         )
         site.authority.write(tmp_path / "ca.pem")
-        daemon = await start_daemon(site.file, secrets=[API_KEY, READER])
+        daemon = await start_daemon(site.file, secrets=[API_KEY, READER, LIMITED])
         environ = {
             KEY_FROM: key,
             "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(tmp_path / "ca.pem"),

@@ -22,6 +22,7 @@ from qdrant_client.grpc import (
 )
 
 KEY_FROM = "QDRANT_KEY"
+LOOKUP = models.LookupLocation(collection="maps")
 CITIES = [models.PointStruct(id=1, vector=[0.1, 0.2], payload={"city": "Berlin"})]
 
 
@@ -80,6 +81,8 @@ def main(port: int) -> None:
         "upsert": lambda: client.upsert("cities", CITIES, wait=True).status.value,
         "query": lambda: len(client.query_points("cities", query=[0.1, 0.2]).points),
         "scroll": lambda: len(client.scroll("cities", limit=3)[0]),
+        "elsewhere": lambda: len(client.scroll("maps", limit=3)[0]),
+        "lookup": lambda: len(client.query_points("cities", query=1, lookup_from=LOOKUP).points),
         "drop": lambda: client.delete_collection("cities"),
     }
     said: dict[str, Any] = {}
