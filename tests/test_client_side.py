@@ -164,6 +164,16 @@ def test_streams_that_are_reset_as_soon_as_they_are_made_end_the_connection() ->
     assert len([each for each in stage.out_upstream() if each.kind == frames.HEADERS]) <= 51
 
 
+def test_what_comes_after_the_end_of_an_answer_is_no_reset() -> None:
+    stage = Stage(limits=Limits(resets=10)).ready()
+    for number in range(1, 401, 2):
+        stage.client(head(number))
+        stage.upstream(head(number, (*ANSWER, (b"grpc-status", b"0")), ends=True))
+        stage.client(frames.window_update(number, 1), frames.rst_stream(number, 0))
+        stage.client(frames.rst_stream(number, 0), frames.window_update(number, 1))
+    assert stage.exchange.over is None
+
+
 def test_streams_that_are_denied_one_after_the_other_end_the_connection() -> None:
     stage = Stage(denied, limits=Limits(resets=50)).ready()
     stage.client(*[head(n, ends=True) for n in range(1, 203, 2)])

@@ -1,6 +1,7 @@
 """The path of a call over real sockets: judged, passed on, recorded; and nothing unjudged gets through."""
 
 import asyncio
+import gc
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from rekeyd.http2 import frames
 from rekeyd.http2.frames import Code, frame
+from rekeyd.http2.streams import Stream
+from rekeyd.listeners.grpc.connection import GrpcConnection
 from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.rights import Limits, Reach, Right
 from rekeyd.trust.verdict import Denied, Reason, Unverified
@@ -18,6 +21,7 @@ from support.grpc_gateway import READ_KEY, GrpcScene, Recorder, grpc_stage, with
 from support.grpc_table import POINTS_WHERE_THE_TABLE_IS_SILENT, RING, rows
 from support.http2 import ANSWER, GREETING, HEAD, data, head, message, with_fields
 from support.pki import Authority, Leaf
+from support.waiting import eventually
 
 UPSERT = (b":path", b"/qdrant.Points/Upsert")
 SEARCH = (b":path", b"/qdrant.Points/Search")
@@ -570,3 +574,19 @@ def status_in_the_table(row: dict[str, str], kind: str | None) -> int:
     if said == "-":
         said = "yes" if row["grpc"].rpartition("/")[2] in POINTS_WHERE_THE_TABLE_IS_SILENT else "no"
     return 0 if said == "yes" else 7
+
+
+async def test_connections_that_are_over_are_forgotten(tmp_path: Path) -> None:
+    recorder = Recorder()
+    async with recorder.running() as address, grpc_stage(tmp_path, address) as scene:
+        for _ in range(50):
+            client = await scene.client()
+            client.send(head(1, with_key(), ends=True))
+            await client.until(lambda client=client: client.answers == {1: 0})  # type: ignore[misc]
+            client.transport.abort()
+        await eventually(lambda: scene.door.connections == 0)
+        await scene.several(50)
+        gc.collect()
+        assert [each for each in gc.get_objects() if isinstance(each, GrpcConnection)] == []
+        assert [each for each in gc.get_objects() if isinstance(each, Stream)] == []
+        assert (scene.gateway._open, scene.gateway._tasks, len(scene.ledger)) == (set(), set(), 0)

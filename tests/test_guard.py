@@ -34,3 +34,14 @@ def test_resets_have_the_bound_that_is_set_and_others_bounds_of_their_own() -> N
         guard.reset(0.0)
     guard.window(0.0)
     guard.reset(1.0)
+
+
+def test_who_receives_an_answer_may_measure_it() -> None:
+    guard = Guard(Limits())
+    for _ in range(10 * CONTROL):
+        guard.answered()
+        guard.control(0.0)
+    for _ in range(CONTROL - 1):
+        guard.control(0.0)
+    with pytest.raises(ConnectionFault):
+        guard.control(0.0)

@@ -199,7 +199,7 @@ class ClientSide:
         """DATA for what the client has ended itself, or for what was ended while it was under way."""
         exchange = self._exchange
         if len(frame.payload) < _SMALL:
-            exchange.guard.control(exchange.now)
+            exchange.guard.window(exchange.now)
         if stream is not None or not exchange.streams.is_remembered(frame.stream):
             raise StreamFault(Code.STREAM_CLOSED, "DATA after the end of its stream")
 
@@ -304,7 +304,10 @@ class ClientSide:
         exchange = self._exchange
         code = frames.fixed(frame, 4)
         stream = self._stream(frame)
-        exchange.guard.reset(exchange.now)
+        if stream is None or stream.upstream_done:
+            exchange.guard.window(exchange.now)
+        else:
+            exchange.guard.reset(exchange.now)
         if stream is None:
             return
         if stream.up is not None:
@@ -320,8 +323,8 @@ class ClientSide:
         stream = self._stream(frame)
         added = frames.increment(frame)
         if stream is None:
-            exchange.guard.control(exchange.now)
-        elif stream.up is not None:
+            return
+        if stream.up is not None:
             exchange.to_upstream.append(frames.window_update(stream.up, added))
         else:
             stream.window += added

@@ -11,7 +11,7 @@ not know: sockets, rights, who the client is.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rekeyd.http2 import frames, heads, parameters
@@ -34,7 +34,7 @@ connection."""
 class Admit:
     """Let it through, with this head: fields as literals."""
 
-    literals: bytes
+    literals: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ EMPTIED = b"\x20"
 """The table's size set to nothing (RFC 7541, 6.3): goes before our first block."""
 _THREE_RESIZINGS = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*+[\x00-\x7f]){3}")
 """Of the table: nobody needs more than two in a block (RFC 7541, 4.2), and each costs as much as a field."""
-_REMEMBERED, _WORTH_REMEMBERING = 16, 1024
+_REMEMBERED, _WORTH_REMEMBERING, _WORTH_KNOWING = 16, 1024, 4096
 _STATUS_200 = b"\x88"
 
 
@@ -107,6 +107,8 @@ class Known(Generic[T]):
         if known is not None:
             return known[1]  # the tuple is kept, so that no other has its id
         made = make(fields)
+        if size_of(fields) > _WORTH_KNOWING:
+            return made
         if len(self._made) >= _REMEMBERED:
             self._made.clear()
         self._made[id(fields)] = fields, made

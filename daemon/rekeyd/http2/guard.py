@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from rekeyd.http2.frames import Code, ConnectionFault
 
 CONTROL, CONTROL_PER_SECOND = 1_000, 200
-"""Frames that carry nothing: PING, SETTINGS, PRIORITY, empty DATA, frames for streams that are gone, unknown
+"""Frames that carry nothing: PING, SETTINGS, PRIORITY, empty DATA, heads for streams that are gone, unknown
 ones. A busy gRPC connection measures its bandwidth with some PINGs a second."""
 WINDOWS, WINDOWS_PER_SECOND = 20_000, 10_000
-"""WINDOW_UPDATE: one for every few DATA frames of an answer."""
+"""WINDOW_UPDATE, one for every few DATA frames of an answer; and what was on its way to a stream when it
+ended."""
+EARNED = 2
+"""How many more of `CONTROL` each frame of an answer allows: a client measures bandwidth (PING) as it
+receives."""
 PIECES = 16
 """CONTINUATION frames of one field block: its bytes are bounded as well, and need two or three."""
 
@@ -40,6 +44,10 @@ class Bucket:
             return False
         self._left -= 1
         return True
+
+    def give(self, some: float) -> None:
+        """Put some back before their time."""
+        self._left = min(self._most, self._left + some)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +78,13 @@ class Guard:
             raise _calm("too many frames that carry nothing")
 
     def window(self, now: float) -> None:
-        """A WINDOW_UPDATE came. Raises ConnectionFault."""
+        """A WINDOW_UPDATE came, or something small for a stream that has ended. Raises ConnectionFault."""
         if not self._windows.take(now):
             raise _calm("too many window updates")
+
+    def answered(self) -> None:
+        """A frame of an answer went to the client."""
+        self._control.give(EARNED)
 
     def reset(self, now: float) -> None:
         """A stream ended badly. Raises ConnectionFault."""

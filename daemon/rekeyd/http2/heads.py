@@ -57,7 +57,7 @@ class Call:
 
     path: bytes
     authority: bytes
-    fields: Fields
+    fields: Fields = field(repr=False)
     _onward: dict[Onward, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def onward(self, on: Onward) -> bytes:

@@ -99,6 +99,7 @@ class UpstreamSide:
             return
         if not stream.answered:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA before a head")
+        exchange.guard.answered()
         exchange.to_client.append(
             frames.frame(frames.DATA, frame.flags & frames.OF_DATA, stream.id, frame.payload)
         )
@@ -133,6 +134,7 @@ class UpstreamSide:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "trailers that do not end their stream")
         block = exchange.client_writer.whole(literals)
         exchange.to_client.append(frames.headers(stream.id, block, ends=ends))
+        exchange.guard.answered()
         stream.asked_at = None
         if not answer.is_interim:
             stream.answered = True

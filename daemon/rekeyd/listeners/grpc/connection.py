@@ -166,6 +166,8 @@ class GrpcConnection(asyncio.Protocol):
         self._host.went(self)
 
     def data_received(self, data: bytes) -> None:
+        if self.turned_away:
+            return
         self._client.feed(data, self._loop.time())
         self._settle()
 

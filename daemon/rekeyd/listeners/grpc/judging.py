@@ -3,8 +3,9 @@
 The rules: who gets in is decided by the same function as for HTTP (`gatekeeper`), what a method needs by the
 same policy, in which a method stands like a path, with the collection behind it where it is of one:
 `/qdrant.Points/Search/books`. The name is asked for only where the verdict depends on it: who reaches all
-collections is let in without it. What is no full name of a method is a path that is not in normal form. A
-message that may name further collections is not looked into, so who is limited to some can't send it.
+collections is let in without it. What is no full name of a method is a path that is not in normal form. Where
+a message may name further collections the policy says in which fields; who is limited to some must be allowed
+all of them, and where it doesn't say is not let in.
 
 Must not know: frames.
 """
@@ -12,7 +13,7 @@ Must not know: frames.
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes
 
 from rekeyd.gatekeeper import Gatekeeper
@@ -28,7 +29,7 @@ _METHOD = re.compile(rb"/[A-Za-z_][A-Za-z0-9_.]*/[A-Za-z_][A-Za-z0-9_]*")
 _SOME = b"-"
 """In the place of a collection that is not known."""
 
-_REMEMBERED = 1024
+_REMEMBERED, _LONGEST_REMEMBERED = 1024, 256
 _FIELD = 1
 """The field of a message that names its collection."""
 _STATUS_OF = {
@@ -49,7 +50,7 @@ class Asked:
     """What is asked, by whom: `path` is the method's, `client` an address."""
 
     path: bytes
-    fields: Fields
+    fields: Fields = field(repr=False)
     client: str
 
 
@@ -170,7 +171,9 @@ class Judge:
         known = self._of_a_collection.get(path)
         if known is None:
             rule = policy.rule_for(GRPC, path + b"/" + _SOME)
-            known = self._of_a_collection[path] = rule is not None and rule.collection is not None
+            known = rule is not None and rule.collection is not None
+            if len(path) <= _LONGEST_REMEMBERED:
+                self._of_a_collection[path] = known
         return known
 
 
