@@ -57,6 +57,16 @@ def test_files_that_say_what_is_served_are_not_built_again(site: Site) -> None:
     assert (again.result, again.same, again.changes) == (Result.UNCHANGED, True, ())
 
 
+def test_what_is_refused_is_not_called_unchanged_where_nothing_else_differs(site: Site) -> None:
+    first = made_of(site)
+    assert first.serving is not None
+    against = failed_probe("made up")
+
+    again = made_of(site, current=first.serving.generation).against(against)
+
+    assert (again.same, again.result) == (True, Result.REFUSED)
+
+
 def never(_generation: Generation) -> Serving:
     raise AssertionError("there was nothing to build")
 

@@ -9,6 +9,7 @@ from rekeyd.checking import check, socket_named_in, table
 from rekeyd.errors import SettingsError
 from rekeyd.reload.disk import Disk
 from support.generations import API_KEY, Site
+from support.key_files import digest_of, entry, write
 from support.live import serial_text
 from support.pki import DAY, Authority, now, write_torn
 from support.tokens import AUDIENCE, ISSUER, Issuer, key_set
@@ -37,6 +38,24 @@ def test_certificates_and_keys_are_listed_and_no_secret_is(tmp_path: Path) -> No
     assert API_KEY not in text
     assert "a-made-up-key-that-reads" not in text
     assert "PRIVATE KEY" not in text
+
+
+def test_keys_of_the_file_are_listed_with_limits_and_expiry_and_some_of_very_many(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.configure(access={"keys_file": "keys.yaml"})
+    expiring = [{"digest": digest_of("b"), "expires": "2999-01-01"}]
+    write(
+        tmp_path / "keys.yaml",
+        {"id": "a", "collections": {"books": "read"}, "rate": 5, "secrets": [{"digest": digest_of("a")}]},
+        {"id": "b", "right": "write", "secrets": expiring},
+        *(entry(f"k{n}") for n in range(30)),
+    )
+    good, text = report_of(site)
+    assert good
+    assert rows_of(text, "a ") == ["a", "books=read", "5/s"]
+    assert rows_of(text, "b ") == ["b", "write", "2999-01-01", "00:00", "UTC"]
+    assert "and 13 more keys" in text
+    assert digest_of("a")[7:] not in text
 
 
 def test_the_chain_and_the_authorities_of_clients_are_listed(tmp_path: Path) -> None:
@@ -96,6 +115,39 @@ def test_what_can_not_be_judged_raises_every_problem(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         report_of(site)
     assert {problem.key for problem in caught.value.problems} == {"service.http_port", "tls.cert"}
+
+
+def test_an_audit_that_could_not_be_written_is_told_with_its_place_and_makes_no_file(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.configure(logging={"audit": "absent/audit.log"})
+    with pytest.raises(
+        SettingsError, match=r"rekeyd\.yaml: logging\.audit: .*can't be written .*Name a file"
+    ):
+        report_of(site)
+    (tmp_path / "absent").mkdir()
+    assert report_of(site)[0]
+    assert list((tmp_path / "absent").iterdir()) == []
+
+
+def test_a_state_folder_that_a_start_would_not_get_is_told_and_not_made(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.configure(state={"directory": "absent/state"})
+    with pytest.raises(SettingsError, match=r"absent/state: state\.directory: can't be written"):
+        report_of(site)
+    (tmp_path / "absent").mkdir()
+    assert report_of(site)[0]
+    assert list((tmp_path / "absent").iterdir()) == []
+
+
+def test_what_a_start_could_not_write_does_not_hide_what_it_would_refuse(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.configure(logging={"audit": "absent/audit.log"}, state={"directory": "absent/state"})
+    write_torn(site.cert, site.leaf.chain_pem)
+    with pytest.raises(SettingsError) as caught:
+        report_of(site)
+    audit, state, *others = caught.value.problems
+    assert (audit.key, state.key) == ("logging.audit", "state.directory")
+    assert "truncated_pem" in [problem.rule for problem in others]
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:

@@ -11,6 +11,7 @@ from rekeyd.ledger import Ledger
 from rekeyd.reload.contexts import serving_of
 from rekeyd.reload.current import Current
 from rekeyd.reload.reloader import Reloader
+from rekeyd.telemetry.evidence import Evidence
 from rekeyd.upstream.grpc import GrpcDialer
 from rekeyd.upstream.grpc_health import GrpcHealth
 from rekeyd.upstream.pools import Pools
@@ -26,7 +27,9 @@ def site(tmp_path: Path) -> Site:
 @pytest.fixture
 async def condition(site: Site) -> Condition:
     current = Current()
-    return Condition(current, Reloader(current, site.disk.load, serving_of), Ledger(), Pools(), site.disk)
+    reloader = Reloader(current, site.disk.load, serving_of)
+    evidence = Evidence(lambda: current.generation, now=lambda: 1_800_000_000.0)
+    return Condition(current, reloader, Ledger(), Pools(), site.disk, evidence)
 
 
 async def test_before_the_first_generation_nothing_is_ready(condition: Condition) -> None:

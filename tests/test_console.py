@@ -56,6 +56,25 @@ DENIED = {
     ("event", "line"),
     [
         (
+            DENIED | {"subject": "alice", "token_id": "4f2a"},
+            (
+                "12:00:02  auth.denied      403 POST /collections/x/points  read_only_api_key (alice)  "
+                "right too small (needs write)"
+            ),
+        ),
+        (
+            {
+                "timestamp": "2026-11-23T12:00:02.000001Z",
+                "level": "info",
+                "event": "auth.allowed",
+                "reason": "token",
+                "key_id": "ci",
+                "token_id": "4f2a",
+                "path": "/x",
+            },
+            "12:00:02  auth.allowed     /x  ci (4f2a)",
+        ),
+        (
             APPLIED,
             (
                 "12:00:01  reload.applied   #4  watch  server_certificate serial 0A1B… → 7F3C…  "

@@ -1,4 +1,6 @@
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
@@ -41,6 +43,7 @@ class Told(list[tuple[str, str, dict[str, Any], bool]]):
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[str] = []
+        self.audited = 0
 
     def __call__(
         self,
@@ -50,7 +53,9 @@ class Told(list[tuple[str, str, dict[str, Any], bool]]):
         *,
         dispensable: bool = False,
         logged: bool = True,
+        audited: bool = False,
     ) -> None:
+        self.audited += audited
         if logged:
             self.append((level, event, fields, dispensable))
         else:
@@ -111,6 +116,24 @@ async def test_what_is_left_out_of_the_log_is_made_only_for_those_who_listen() -
     assert not told
 
 
+async def test_the_audit_has_what_the_log_leaves_out_from_the_same_call() -> None:
+    told = Told()
+    decisions = DecisionLog(told, decisions="denied", audited=True)
+    decisions.record(ALLOWED)
+    decisions.record(denial())
+    assert (told.heard, [event for _, event, _, _ in told]) == (["auth.allowed"], ["auth.denied"])
+    assert told.audited == 2
+
+
+def test_the_readme_has_every_field_of_a_line() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    table = readme.partition("### Decisions")[2].partition("## Settings")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall("`([a-z_]+)`", row)]
+    head = ["timestamp", "level", "event"]
+    assert Counter(named) == Counter([*head, *Decision._fields, "count"])
+
+
 class Counts(list[Decision]):
     """What `Metrics` would have counted."""
 
@@ -119,13 +142,13 @@ class Counts(list[Decision]):
 
 
 async def test_every_decision_is_counted_once_whatever_the_log_leaves_out_or_tells_together() -> None:
-    told, counts = Told(), Counts()
-    decisions = DecisionLog(told, counts=counts, decisions="denied")
+    told, counts, others = Told(), Counts(), Counts()
+    decisions = DecisionLog(told, counts=[counts, others], decisions="denied")
     made = [ALLOWED, *(denial(request_id=f"r{number}") for number in range(200))]
     for decision in made:
         decisions.record(decision)
     decisions.close()
-    assert counts == made
+    assert counts == others == made
     assert sum(told.counts) == 200
 
 

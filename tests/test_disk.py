@@ -273,7 +273,7 @@ def test_files_that_never_stand_still_are_given_up_with_a_reason(
 ) -> None:
     passes = 0
 
-    def changing(path: Path) -> File:
+    def changing(path: Path, _largest: int = 0) -> File:
         nonlocal passes
         passes += 1
         return File(path.read_bytes() + b"\n" * (passes if path == site.cert else 0))

@@ -169,3 +169,12 @@ def test_a_folder_that_can_not_be_listed_is_told(tmp_path: Path, open_folder: Pa
     closed.chmod(0o711)
     with as_nobody() as user:
         assert f"can't be read by uid {user}" in why_not(closed).message
+
+
+def test_how_large_a_file_may_be_is_for_the_reader_to_say(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with file.open("wb") as sparse:
+        sparse.truncate(LARGEST + 1)
+
+    assert len(read_file(file, LARGEST + 1).data) == LARGEST + 1
+    assert "is larger than 10 MiB" in why(file).message

@@ -2,15 +2,17 @@
 
 import json
 from dataclasses import FrozenInstanceError, replace
+from typing import Any
 
 import pytest
 
 from rekeyd.trust.certificates import read_anchors
 from rekeyd.trust.generation import Candidate, Part, changes
 from rekeyd.trust.keys import Credential, KeyRing
+from rekeyd.trust.pepper import id_of
 from rekeyd.trust.policy import Policy
 from rekeyd.trust.revocations import read_revocations
-from rekeyd.trust.rights import Right
+from rekeyd.trust.rights import Limits, Right
 from rekeyd.trust.token_keys import read_key_set, signer_of_secret
 from rekeyd.trust.tokens import TokenRules
 from support.generations import API_KEY, POLICY, candidate_of, material_of, settings_of
@@ -118,6 +120,38 @@ def test_a_key_whose_right_changes_has_changed() -> None:
 
     assert different(candidate_of(LEAF, ring=ring(a="1")), candidate_of(LEAF, ring=smaller)) == {
         Part.KEYS: {"changed": ["a"]}
+    }
+
+
+def test_of_very_many_keys_some_are_told_and_all_counted() -> None:
+    many = KeyRing(Credential(f"k{n}", Right.READ, b"%d" % n) for n in range(150))
+
+    found: Any = different(candidate_of(LEAF, ring=KeyRing([])), candidate_of(LEAF, ring=many))[Part.KEYS]
+
+    assert (len(found["added"]), found["added_count"]) == (100, 150)
+
+
+def test_a_key_with_another_secret_limit_or_expiry_has_changed() -> None:
+    old = Credential("a", Right.READ, b"1")
+    others = [
+        [Credential("a", Right.READ, b"2")],
+        [old, Credential("a", Right.READ, b"2")],
+        [replace(old, expires=1.0)],
+        [replace(old, limits=Limits(rate=1.0))],
+    ]
+    for other in others:
+        found = different(candidate_of(LEAF, ring=KeyRing([old])), candidate_of(LEAF, ring=KeyRing(other)))
+        assert found == {Part.KEYS: {"changed": ["a"]}}
+
+
+def test_another_pepper_is_a_change_and_told_by_its_id() -> None:
+    rings = [KeyRing([Credential("a", Right.READ, b"1")], pepper=pepper) for pepper in (None, b"x" * 32)]
+
+    found = different(candidate_of(LEAF, ring=rings[0]), candidate_of(LEAF, ring=rings[1]))
+
+    assert found == {Part.KEYS: {"pepper": id_of(b"x" * 32)}}
+    assert different(candidate_of(LEAF, ring=rings[1]), candidate_of(LEAF, ring=rings[0])) == {
+        Part.KEYS: {"pepper": "none"}
     }
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rekeyd.reload.handshake import HandshakeError, Looker
+from rekeyd.reload.handshake import HandshakeError, Looker, UnbelievedError, fingerprints_shown_between
 from support.pki import DAY, Authority, Leaf, now
 
 CA = Authority()
@@ -57,3 +57,28 @@ def test_where_a_client_certificate_is_required_the_leaf_is_seen_all_the_same(tm
 def test_a_failure_is_told_with_openssls_reason() -> None:
     with pytest.raises(HandshakeError, match=r"HANDSHAKE_FAILURE|NO_SHARED_CIPHER|NO_SUITABLE"):
         Looker().fingerprint_shown_by(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+
+
+def mutual(folder: Path, leaf: Leaf, authority: Authority) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    contexts = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for context in contexts:
+        context.check_hostname = False
+        context.load_cert_chain(*leaf.write(folder))
+        context.load_verify_locations(cadata=authority.pem.decode())
+        context.verify_mode = ssl.CERT_REQUIRED
+    return contexts
+
+
+def test_both_sides_are_seen(tmp_path: Path) -> None:
+    leaf = CA.issue(peer=True)
+    assert fingerprints_shown_between(*mutual(tmp_path, leaf, CA)) == (leaf.fingerprint, leaf.fingerprint)
+
+
+def test_disbelief_is_told_from_other_failures(tmp_path: Path) -> None:
+    with pytest.raises(UnbelievedError):
+        fingerprints_shown_between(*mutual(tmp_path, CA.issue(peer=True), Authority("another CA")))
+    old, new = mutual(tmp_path, CA.issue(peer=True), CA)
+    old.maximum_version, new.minimum_version = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+    with pytest.raises(HandshakeError) as failed:
+        fingerprints_shown_between(old, new)
+    assert not isinstance(failed.value, UnbelievedError)

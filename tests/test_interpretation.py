@@ -12,7 +12,9 @@ from rekeyd.reload.snapshot import Snapshot
 from rekeyd.settings import parse
 from rekeyd.trust.claims import Terms
 from rekeyd.trust.generation import Part, Severity
+from rekeyd.trust.pepper import id_of
 from support.generations import document
+from support.key_files import entry, yaml_of
 from support.pki import Authority, Leaf
 from support.tokens import AUDIENCE, ISSUER, Issuer, key_set
 
@@ -163,3 +165,33 @@ def test_secrets_sign_tokens_only_where_that_is_wanted() -> None:
         sections = {"service": {**keys, "jwt_rbac": wanted}}
         found = Interpreter().candidate(of_leaf(leaf, sections=sections)).tokens
         assert [signer.id for signer in found.signers] == signers
+
+
+KEYED: Any = {"access": {"keys_file": "keys.yaml", "pepper_file": "pepper"}}
+
+
+def test_keys_of_the_file_join_those_of_the_settings_and_are_parsed_once() -> None:
+    leaf, interpreter = CA.issue(), Interpreter()
+    named = {"access_keys_file": yaml_of(entry("a")), "access_pepper_file": b"p" * 32}
+    first = interpreter.candidate(of_leaf(leaf, sections=KEYED, **named))
+    assert [credential.id for credential in first.ring] == ["api_key", "a"]
+    assert first.key_file is not None
+    assert (first.key_origin.file, first.key_origin.mode) == ("/etc/keys.yaml", 0o600)
+    assert (first.key_origin.pepper_file, first.key_origin.pepper) == ("/etc/pepper", id_of(b"p" * 32))
+    assert interpreter.candidate(of_leaf(CA.issue(), sections=KEYED, **named)).ring is first.ring
+    other = {**named, "access_keys_file": yaml_of(entry("b"))}
+    assert interpreter.candidate(of_leaf(leaf, sections=KEYED, **other)).ring is not first.ring
+
+
+def test_a_key_file_that_makes_no_sense_is_a_fault_of_its_part() -> None:
+    torn = {"access_keys_file": yaml_of(entry("a"))[:-5], "access_pepper_file": b"short"}
+    candidate = Interpreter().candidate(of_leaf(CA.issue(), sections=KEYED, **torn))
+    assert [(fault.rule, fault.severity, fault.part) for fault in candidate.faults] == [
+        ("keys_torn", Severity.REFUSE, Part.KEYS),
+        ("pepper_short", Severity.REFUSE, Part.KEYS),
+    ]
+    assert candidate.faults[0].message.startswith("/etc/keys.yaml: does not end with a line `...`")
+    assert candidate.key_file is None
+    assert [credential.id for credential in candidate.ring] == ["api_key"]
+    problems = Interpreter().problems(of_leaf(CA.issue(), sections=KEYED, **torn))
+    assert [problem.rule for problem in problems] == ["keys_torn", "pepper_short"]

@@ -386,3 +386,44 @@ async def test_five_thousand_connections_are_judged_without_a_stall_where_nothin
     ledger.rotated(generation(2, anchors=CA.pem + OTHER.pem))
     assert time.monotonic() - began < 0.1
     assert not any(entry.timers for entry in ledger._open)
+
+
+async def test_a_tunnel_that_lost_trust_is_not_retired_before_it_is_cut() -> None:
+    """To retire it is to end it, and the end is to say why."""
+    ledger, tunnel, other = Ledger(), Guest(), Guest()
+    first = generation(1)
+    ledger.rotated(first)
+    ledger.enter(tunnel, first, CLIENT, opaque=True)
+    ledger.enter(other, first, CLIENT)
+    ledger.rotated(generation(2, anchors=OTHER.pem))
+    async with asyncio.timeout(5):
+        await asyncio.gather(tunnel.over.wait(), other.over.wait())
+    assert (len(tunnel.retired), len(other.retired)) == (0, 1)
+    assert tunnel.cuts[0][0] == other.cuts[0][0]
+
+
+async def test_after_a_rotation_a_tunnel_is_retired_as_others_are() -> None:
+    ledger, tunnel = Ledger(), Guest()
+    first = generation(1)
+    ledger.rotated(first)
+    ledger.enter(tunnel, first, opaque=True)
+    ledger.rotated(generation(2, after_rotation="drain", drain=0.2))
+    async with asyncio.timeout(2):
+        await tunnel.over.wait()
+    assert (len(tunnel.retired), tunnel.cuts[0][0]) == (1, "rotation")
+
+
+async def test_each_is_judged_anew_by_what_let_it_in() -> None:
+    ledger, guest = Ledger(), Guest()
+    first = generation(1)
+    ledger.rotated(first)
+    asked: list[tuple[int, bytes | None, int | None]] = []
+
+    def admission(current: Generation, der: bytes | None, before: Generation | None = None) -> str | None:
+        asked.append((current.number, der, before.number if before else None))
+        return None
+
+    ledger.enter(guest, first, CLIENT, admission=admission)
+    ledger.rotated(generation(2, anchors=OTHER.pem))
+    assert asked == [(2, CLIENT, 1)]
+    assert guest.cuts == []

@@ -17,6 +17,7 @@ import structlog
 from aiohttp import ClientSession, web
 from hpack import Decoder, Encoder
 
+from rekeyd.telemetry.destinations import RotatedFile
 from rekeyd.telemetry.logs import Logs, _FromLibraries, configure
 from rekeyd.telemetry.sink import Sink
 from support.waiting import eventually
@@ -206,6 +207,70 @@ def test_what_could_not_be_written_is_told_with_its_kind(record: Callable[..., R
     stopping, dropped = recorded.events()
     assert stopping["event"] == "daemon.stopping"
     assert (dropped["event"], dropped["allowed"], dropped["others"]) == ("log.dropped", 1, 1)
+    assert dropped["log"] == "main"
+    assert recorded.logs.lost() == {"main": 2}
+
+
+def audited(path: Path, **settings: Any) -> tuple[Logs, Sink, Callable[[], list[dict[str, Any]]]]:
+    """Logs whose log is thrown away, and the audit in `path`."""
+    audit = Sink(RotatedFile(path), keeps=True)
+    descriptor = os.open(path.with_name("log"), os.O_WRONLY | os.O_CREAT)
+    logs = configure(
+        **{"format": "json", "level": "info"} | settings,
+        generation=lambda: 3,
+        sink=Sink(descriptor),
+        audit=audit,
+    )
+    os.close(descriptor)
+
+    def events() -> list[dict[str, Any]]:
+        logs.close()
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    return logs, audit, events
+
+
+@pytest.mark.parametrize("settings", [{}, {"level": "error"}, {"format": "console"}])
+def test_the_audit_has_what_is_audited_as_json_whatever_the_log_leaves_out(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    logs, _, events = audited(tmp_path / "audit.log", **settings)
+    logs.emit("info", "auth.allowed", {"status": 200}, dispensable=True, logged=False, audited=True)
+    logs.emit("warning", "auth.denied", {"status": 401}, audited=True)
+    logs.emit("warning", "cert.expiring", {})
+    assert [list(event)[:4] for event in events()] == [HEAD] * 2
+    assert [event["event"] for event in events()] == ["auth.allowed", "auth.denied"]
+    log = (tmp_path / "log").read_text()
+    assert "auth.allowed" not in log
+    assert ("auth.denied" in log) == (settings.get("level") != "error")
+
+
+def test_log_and_audit_have_the_very_same_line(tmp_path: Path) -> None:
+    logs, _, events = audited(tmp_path / "audit.log")
+    logs.emit("warning", "auth.denied", {"path": "/x\u2028"}, audited=True)
+    events()
+    assert (tmp_path / "audit.log").read_bytes() == (tmp_path / "log").read_bytes()
+
+
+def test_nothing_in_the_audit_is_dispensable(tmp_path: Path) -> None:
+    logs, audit, events = audited(tmp_path / "audit.log")
+    audit.capacity = 200
+    for _ in range(2):
+        logs.emit("info", "auth.allowed", {}, dispensable=True, audited=True)
+    assert [event["event"] for event in events()] == ["auth.allowed"] * 2
+
+
+def test_what_the_audit_lost_is_told_there_and_in_the_log_and_counted(tmp_path: Path) -> None:
+    logs, audit, events = audited(tmp_path / "audit.log")
+    audit.capacity = 0
+    logs.emit("info", "auth.allowed", {}, audited=True)
+    audit.capacity = 1 << 20
+    logs.emit("info", "auth.allowed", {}, audited=True)
+    assert [event["event"] for event in events()] == ["auth.allowed", "log.dropped"]
+    told = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    (dropped,) = [event for event in told if event["event"] == "log.dropped"]
+    assert (dropped["log"], dropped["others"], dropped["level"]) == ("audit", 1, "error")
+    assert logs.lost() == {"main": 0, "audit": 1}
 
 
 def test_console_lines_can_not_be_forged_either(record: Callable[..., Recorded]) -> None:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from rekeyd.reload.files import LARGEST, LARGEST_KEY_FILE
 from rekeyd.reload.folder import Contents, Listing
-from rekeyd.reload.named import Pair, files_in, files_named_by, folder_named_by, pairs_named_by
+from rekeyd.reload.named import Pair, files_in, files_named_by, folder_named_by, largest, pairs_named_by
 from support.generations import settings_of
 
 ETC = Path("/etc")
@@ -25,6 +26,8 @@ def test_every_file_has_a_dotted_key_and_its_absolute_path() -> None:
         upstream={"http": "https://127.0.0.1:1", "ca_cert": "up.pem"},
         access={
             "policy": "policy.yaml",
+            "keys_file": "keys.yaml",
+            "pepper_file": "pepper",
             "jwks_file": "issuer.json",
             "jwt_issuer": "https://issuer.test/",
             "jwt_audience": "qdrant.test",
@@ -45,6 +48,8 @@ def test_every_file_has_a_dotted_key_and_its_absolute_path() -> None:
         "upstream.ca_cert": ETC / "up.pem",
         "access.jwks_file": ETC / "issuer.json",
         "access.policy": ETC / "policy.yaml",
+        "access.keys_file": ETC / "keys.yaml",
+        "access.pepper_file": ETC / "pepper",
     }
     assert pairs_named_by(settings, None) == (
         Pair("tls.cert", "tls.key", "tls.key_passphrase_file"),
@@ -69,6 +74,12 @@ def test_what_is_switched_off_is_not_named() -> None:
     assert pairs_named_by(settings_of(tls=tls, **off), None) == ()
     asked_of_nobody = files_named_by(settings_of(tls={"ca_cert": "ca.pem", "crl": "crl.pem"}))
     assert asked_of_nobody.keys() == {"tls.cert", "tls.key"}
+    without_keys = files_named_by(settings_of(access={"pepper_file": "pepper"}, **off))
+    assert without_keys == {}
+
+
+def test_a_key_file_may_be_larger_than_others() -> None:
+    assert largest("access.keys_file") == LARGEST_KEY_FILE > largest("tls.cert") == LARGEST
 
 
 def test_the_pairs_of_a_folder_come_last_and_are_named_by_their_place_in_it() -> None:

@@ -132,6 +132,7 @@ def test_the_part_of_a_file_follows_from_the_key_that_names_it() -> None:
         part_of(key)
         for key in ("tls.cert", "tls.certificates[3].key", "tls.certificate_dir/a.crt", "tls.crl", "", "x")
     ] == [*[Part.SERVER_CERTIFICATE] * 3, Part.CLIENT_CRL, *[Part.SETTINGS] * 2]
+    assert {part_of(key) for key in ("access.keys_file", "access.pepper_file")} == {Part.KEYS}
 
 
 def test_keys_of_an_issuer_belong_to_the_part_of_tokens() -> None:

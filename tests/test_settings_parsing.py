@@ -100,11 +100,11 @@ def test_an_admin_socket_that_nobody_asked_for_can_be_told_from_one_that_somebod
 def test_what_is_qdrants_and_unused_is_listed_in_order() -> None:
     text = GOOD.replace("service:", "service:\n  max_workers: 0") + (
         "storage: {wal: {wal_capacity_mb: 32}}\nlog_level: INFO\n"
-        "cluster: {consensus: {}, p2p: {port: 6335}}\n"
+        "cluster: {consensus: {}, p2p: {connection_pool_size: 2}}\n"
     )
     assert parsed(text).ignored == (
         "cluster.consensus",
-        "cluster.p2p.port",
+        "cluster.p2p.connection_pool_size",
         "log_level",
         "service.max_workers",
         "storage",

@@ -53,7 +53,6 @@ def test_qdrants_own_file_needs_an_upstream_and_nothing_else() -> None:
         "audit",
         "cluster.consensus",
         "cluster.enabled",
-        "cluster.p2p.port",
         "log_level",
         "per_collection_metrics_enabled",
         "service.hardware_reporting",

@@ -26,10 +26,15 @@ NEED_A_RESTART = {
     "tls.watch",
     "tls.start_wait",
     "admin.socket",
+    "state.directory",
     "metrics.port",
     "logging.format",
     "logging.buffer_mb",
+    "logging.audit",
     "cluster.p2p.enable_tls",
+    "cluster.p2p.port",
+    "cluster.p2p.host",
+    "cluster.p2p.peers",
 }
 
 

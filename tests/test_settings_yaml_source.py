@@ -28,6 +28,20 @@ def test_each_key_has_its_line() -> None:
     assert document.lines == {"a": 1, "a.b": 2, "a.c": 4, "a.c.d": 5}
 
 
+def test_each_item_of_a_list_has_its_line_counted_from_1() -> None:
+    document = read("a:\n  - b: 1\n\n  - c: [x,\n     y]\n")
+    assert document.lines == {"a": 1, "a[1]": 2, "a[1].b": 2, "a[2]": 4, "a[2].c": 4, "a[2].c[1]": 4} | {
+        "a[2].c[2]": 5
+    }
+
+
+def test_who_reads_says_which_names_may_stand_where() -> None:
+    source = b"a: {logs-*: 1}\nb: {logs-*: 1}\n"
+    document = read_yaml(source, "f.yaml", is_name=lambda place, name: place == "a" or len(name) == 1)
+    assert document.tree == {"a": {"logs-*": 1}, "b": {}}
+    assert [problem.key for problem in document.problems] == ["b"]
+
+
 def test_dates_are_text_and_keys_are_words() -> None:
     assert read("on: 2024-01-01\nyes: =\n").tree == {"on": "2024-01-01", "yes": "="}
 

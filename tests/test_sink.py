@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from rekeyd.telemetry.destinations import RotatedFile
 from rekeyd.telemetry.sink import KEPT_OVER, Lost, Sink
+from support.live import measured
 from support.waiting import eventually
 
 ALLOWED = b'{"event":"auth.allowed"}' + b"." * 75 + b"\n"
@@ -155,7 +157,7 @@ async def test_a_reader_that_comes_back_hears_what_it_missed(tmp_path: Path) -> 
 
 async def test_a_pipe_that_does_not_block_loses_nothing(pipe: Pipe) -> None:
     os.set_blocking(pipe.reading, True)
-    os.set_blocking(pipe.sink._descriptor, False)
+    os.set_blocking(pipe.sink._destination.descriptor, False)
     for number in range(600):
         pipe.sink.write(b"%0100d\n" % number)
     await asyncio.sleep(0.1)  # the pipe is full now, and EAGAIN has been met
@@ -252,3 +254,115 @@ def test_a_signal_handler_that_logs_while_a_line_is_written_does_not_lock_up(pip
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
     assert pipe.sink.buffered <= KEPT_OVER * pipe.sink.capacity
+
+
+# A sink that keeps what it can't write
+
+
+class Kept:
+    """A sink that keeps, and what it has told; its file is out of reach until `come_back`."""
+
+    def __init__(self, folder: Path, *, capacity: int = 64 * 1024) -> None:
+        self._folder, self._away = folder / "log", folder / "away"
+        self._folder.mkdir()
+        self.path = self._folder / "audit.log"
+        self.sink = Sink(RotatedFile(self.path), capacity=capacity, keeps=True)
+        self.sink.tell = told
+        self.changes: list[OSError | None] = []
+        self.losses: list[Lost] = []
+        self.sink.on_change = self.changes.append
+        self.sink.on_loss = self.losses.append
+
+    async def go_away(self) -> None:
+        self._folder.rename(self._away)
+        self.sink.write(b"the first that finds nobody\n")
+        await eventually(lambda: len(self.changes) == 1)
+
+    def come_back(self) -> None:
+        self._away.rename(self._folder)
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    kept = Kept(tmp_path)
+    yield kept
+    kept.sink.close()
+
+
+async def test_what_can_not_be_written_is_kept_in_order_and_written_without_being_asked(kept: Kept) -> None:
+    await kept.go_away()
+    assert isinstance(kept.changes[0], FileNotFoundError)
+    for number in range(500):
+        kept.sink.write(b"%d\n" % number)
+    kept.come_back()
+    await eventually(lambda: kept.sink.buffered == 0, what="nobody writes any more, and all is written")
+    first, *rest = kept.path.read_bytes().splitlines()
+    assert first == b"the first that finds nobody"
+    assert rest == [b"%d" % number for number in range(500)]
+    assert [type(change) for change in kept.changes] == [FileNotFoundError, type(None)]
+    assert (kept.losses, kept.sink.lost) == ([], 0)
+
+
+async def test_beyond_the_bound_the_latest_are_lost_and_told_once_each(kept: Kept) -> None:
+    await kept.go_away()
+    for _ in range(5000):
+        kept.sink.write(OTHER)
+    assert kept.sink.buffered <= KEPT_OVER * kept.sink.capacity
+    await eventually(lambda: kept.losses != [])
+    kept.come_back()
+    await eventually(lambda: kept.sink.buffered == 0)
+    kept.sink.close()
+    text = kept.path.read_bytes()
+    lost = 5000 - text.count(OTHER)
+    assert lost == kept.sink.lost == sum(each.others for each in kept.losses) > 0
+    assert [int(count) for count in re.findall(rb"and (\d+) others", text)] == [lost]
+
+
+async def test_what_is_still_kept_at_the_end_is_lost_and_counted(kept: Kept) -> None:
+    await kept.go_away()
+    kept.sink.write(OTHER)
+    kept.sink.close()
+    assert (kept.losses, kept.sink.lost) == ([Lost(0, 2)], 2)
+
+
+async def test_a_program_that_keeps_lines_it_can_not_write_burns_nothing(kept: Kept) -> None:
+    await kept.go_away()
+    before = time.process_time()
+    await asyncio.sleep(0.5)  # time itself is what is measured
+    assert time.process_time() - before < 0.1
+
+
+def test_a_write_that_half_succeeds_leaves_whole_lines_and_none_twice(tmp_path: Path) -> None:
+    script = """
+import resource, sys
+from pathlib import Path
+from rekeyd.telemetry.destinations import RotatedFile
+from rekeyd.telemetry.sink import Sink
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (25, hard))
+sink = Sink(RotatedFile(Path(sys.argv[1])), keeps=True)
+halves = []
+def change(error):
+    halves.append(Path(sys.argv[1]).read_bytes())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+sink.on_change = change
+for number in range(10):
+    sink.write(b"line %d of ten\\n" % number)
+while sink.buffered: pass
+sink.close()
+assert halves[0] == b"line 0 of ten\\n", halves
+"""
+    target = tmp_path / "log"
+    subprocess.run([sys.executable, "-c", script, str(target)], check=True, timeout=20)
+    assert target.read_text().splitlines() == [f"line {number} of ten" for number in range(10)]
+
+
+def test_how_many_lines_a_second_an_audit_takes_is_told(tmp_path: Path) -> None:
+    sink = Sink(RotatedFile(tmp_path / "audit.log"), capacity=64 << 20, keeps=True)
+    line = b"x" * 399 + b"\n"
+    began = time.perf_counter()
+    for _ in range(100_000):
+        sink.write(line)
+    sink.close(30)
+    measured("lines of 400 bytes a second", round(100_000 / (time.perf_counter() - began)))
+    assert (tmp_path / "audit.log").stat().st_size == 100_000 * len(line)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rekeyd.telemetry.evidence import UNUSED, KeyUse
 from rekeyd.telemetry.status import SHOWN, State, status_lines, status_of
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.keys import Credential, KeyRing
@@ -16,6 +17,8 @@ from support.pki import Authority, now
 from support.tokens import Issuer, key_set
 
 NOW = now()
+BEGAN = dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC).timestamp()
+USED = KeyUse(BEGAN, BEGAN + 1.5, 3, {"expired": 1})
 REFUSED = {
     "outcome": "refused",
     "trigger": "watch",
@@ -56,18 +59,23 @@ def state_of(generation: Generation | None, **differently: Any) -> State:
         "checks": {"upstream": True, "certificate": True},
         "generation": generation,
         "connections": {7: 10, 6: 2},
+        "use_of": lambda key_id: USED if key_id == "api_key" else UNUSED,
+        "in_use": {"read_only_api_key": 2},
+        "evidence_since": dt.datetime(2026, 1, 1, tzinfo=dt.UTC).timestamp(),
+        "state_directory": "/var/lib/rekeyd",
     }
     return State(**known | differently)
 
 
 def said(state: State, at: dt.datetime = NOW) -> str:
     """As `rekeyd status` prints what came over the socket."""
-    return "\n".join(status_lines(json.loads(json.dumps(status_of(state, at)))))
+    return "\n".join(status_lines(json.loads(json.dumps(status_of(state, at), default=list))))
 
 
 def test_a_status_has_everything_that_is_served(generation: Generation) -> None:
     status = status_of(state_of(generation), NOW)
     first, second = status.pop("certificates")
+    status["keys"] = list(status["keys"])
     leaf = generation.certificates[0].leaf
     assert first == {
         "serial": leaf.serial_hex,
@@ -86,20 +94,49 @@ def test_a_status_has_everything_that_is_served(generation: Generation) -> None:
         "serving": True,
         "checks": {"upstream": True, "certificate": True},
         "generation": 7,
-        "keys": [{"id": "api_key", "right": "manage"}, {"id": "read_only_api_key", "right": "read"}],
+        "keys": [
+            {
+                "id": "api_key",
+                "right": "manage",
+                "first_used": "2026-01-02T03:04:05+00:00",
+                "last_used": "2026-01-02T03:04:06.500000+00:00",
+                "allowed": 3,
+                "denied": {"expired": 1},
+                "in_use": 0,
+            },
+            {
+                "id": "read_only_api_key",
+                "right": "read",
+                "first_used": None,
+                "last_used": None,
+                "allowed": 0,
+                "denied": {},
+                "in_use": 2,
+            },
+        ],
+        "evidence": {"since": "2026-01-01T00:00:00+00:00", "directory": "/var/lib/rekeyd"},
         "token_keys": [],
         "upstream": {"address": "http://127.0.0.1:16333", "reachable": True},
         "connections": 12,
         "connections_by_generation": {"6": 2, "7": 10},
+        "cluster": None,
         "last_reload": None,
         "refused_since": None,
         "warnings": [],
     }
 
 
+def test_a_key_with_two_secrets_is_shown_once_with_its_highest_right(generation: Generation) -> None:
+    ring = KeyRing(
+        Credential.of_secret("rotated", right, f"its {right} secret") for right in (Right.READ, Right.WRITE)
+    )
+    status = status_of(state_of(replace(generation, ring=ring)), NOW)
+    assert [(key["id"], key["right"]) for key in status["keys"]] == [("rotated", "write")]
+
+
 def test_no_secret_is_in_a_status(generation: Generation) -> None:
     status = status_of(state_of(generation), NOW)
-    told = json.dumps(status) + str(status) + said(state_of(generation))
+    told = json.dumps(status, default=list) + str(status) + said(state_of(generation))
     assert "a secret to be kept" not in told
     assert "another one" not in told
     assert all(credential.digest.hex() not in told for credential in generation.ring)
@@ -123,7 +160,7 @@ def test_serving_is_what_readiness_says(
 def test_before_the_first_generation_there_is_a_status_too() -> None:
     state = state_of(None, checks={}, connections={})
     status = status_of(state, NOW)
-    assert (status["generation"], status["certificates"], status["keys"]) == (None, [], [])
+    assert (status["generation"], status["certificates"], list(status["keys"])) == (None, [], [])
     assert "generation    None" in said(state)
 
 
@@ -145,7 +182,12 @@ def test_a_person_sees_what_expires_first_and_who_holds_on_to_what(generation: G
         "certificate   db.example.org, 127.0.0.1 (default)",
         f"              until {default.not_after.isoformat()}, 44 days left; ECDSA P-256",
         f"              serial {default.serial_hex}, sha256 {default.sha256}",
-        "keys          api_key (manage), read_only_api_key (read)",
+        (
+            "keys          api_key (manage): last used 2026-01-02T03:04:06.500000+00:00, 3 allowed; "
+            "denied: 1 expired"
+        ),
+        "              read_only_api_key (read): not used, 2 running",
+        "uses          known since 2026-01-01T00:00:00+00:00, kept in /var/lib/rekeyd",
         "connections   12: 2 of generation 6, 10 of generation 7",
         "upstream      FAILS (http://127.0.0.1:16333)",
         "certificate   ok",
@@ -167,7 +209,7 @@ def test_a_person_is_not_shown_thousands_of_anything(generation: Generation) -> 
     keys = KeyRing(Credential.of_secret(f"key-{n}", Right.READ, f"secret {n}") for n in range(500))
     many = replace(generation, certificates=(material,) * 1000, ring=keys)
     text = said(state_of(many))
-    assert len(text.splitlines()) < 3 * SHOWN + 12
+    assert len(text.splitlines()) < 4 * SHOWN + 12
     assert f"and {1000 - SHOWN} more, which expire later" in text
     assert f"and {500 - SHOWN} more" in text
     assert len(status_of(state_of(many), NOW)["certificates"]) == 1000
@@ -179,6 +221,21 @@ def test_a_name_in_a_certificate_can_not_steer_the_terminal(generation: Generati
     state = state_of(replace(generation, certificates=(replace(material, chain=(odd,)),)))
     assert "\x1b" not in said(state)
     assert not any(line.startswith("warning") for line in said(state).splitlines())
+
+
+def test_how_peers_are_is_said_where_there_are_any(generation: Generation) -> None:
+    well = {"tunnels": 3, "state": "reached", "failures": 0, "problem": None}
+    ill = {"tunnels": 0, "state": "failing", "failures": 7, "problem": "Connection refused"}
+    cluster = {
+        "inbound": {"upstream": "127.0.0.1:16335", **well},
+        "peers": [{"peer": "node-2:6335", **well}, {"peer": "node-3:6335", **ill}],
+    }
+    state = state_of(generation, cluster=cluster)
+    assert status_of(state, NOW)["cluster"] == cluster
+    lines = said(state).splitlines()
+    assert "peers         in to 127.0.0.1:16335: 3 open, reached" in lines
+    assert "              to node-2:6335: 3 open, reached" in lines
+    assert "              to node-3:6335: 0 open, failing, 7 attempts failed: Connection refused" in lines
 
 
 def test_keys_that_vouch_for_tokens_are_counted_and_named(generation: Generation) -> None:

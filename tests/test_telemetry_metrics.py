@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.telemetry.handshakes import KINDS
 from rekeyd.telemetry.metrics import CAUSES, OUTCOMES, REASONS, TRIGGERS, Metrics
-from rekeyd.telemetry.tallies import BUCKETS
+from rekeyd.telemetry.tallies import BUCKETS, KEY_IDS
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.rights import Right
@@ -42,10 +42,13 @@ class Instance:
         self.generation = generation
         self.connections: dict[int, int] = {}
         self.now = 1_800_000_000.0
+        self.used: set[str] = set()
         self.metrics = Metrics(
             version="1.2.3",
             generation=lambda: self.generation,
             connections=lambda: self.connections,
+            lost_lines=lambda: {"main": 2, "audit": 3},
+            last_used=lambda key_id: self.now if key_id in self.used else None,
             now=lambda: self.now,
         )
 
@@ -80,6 +83,7 @@ def everything(instance: Instance, authority: Authority) -> None:
     """Make every metric have a sample."""
     instance.generation = generation_of(authority, "example.org", keys=("api_key",))
     instance.connections = {1: 2}
+    instance.used = {"api_key"}
     instance.metrics.reloaded(Outcome("applied"))
     instance.metrics.decided(ALLOWED)
     instance.metrics.handshake("http")
@@ -152,6 +156,19 @@ def test_decisions_are_counted_by_reason_right_and_key(authority: Authority) -> 
     assert counted == {("allowed", "api_key", "key", "read"): 2, ("denied", "", "unknown_key", ""): 1}
 
 
+def test_when_a_key_was_last_used_is_told_of_a_bounded_number_of_those_that_are_served(
+    authority: Authority,
+) -> None:
+    name = "rekeyd_key_last_used_timestamp_seconds"
+    instance = Instance(generation_of(authority, keys=("a", "b")))
+    instance.used = {"b", "of another generation"}
+    assert instance.labels_of(name) == [{"key_id": "b"}]
+    assert instance.value(name, key_id="b") == instance.now
+    many = tuple(f"key-{number}" for number in range(KEY_IDS + 100))
+    instance.generation, instance.used = generation_of(authority, keys=many), set(many)
+    assert len(instance.labels_of(name)) == KEY_IDS
+
+
 def test_a_key_that_is_gone_is_still_counted_by_its_name(authority: Authority) -> None:
     """Its last requests end after the reload that removed it."""
     instance = Instance(generation_of(authority, keys=("api_key",)))
@@ -193,6 +210,10 @@ def test_handshakes_and_failures_of_the_upstream_are_counted() -> None:
     assert instance.value("rekeyd_handshake_failures_total", listener="http", reason="client_alert") == 1
     assert instance.value("rekeyd_upstream_failures_total", cause="timeout") == 1
     assert instance.value("rekeyd_upstream_failures_total", cause="tls") == 0
+
+
+def test_lines_that_a_log_has_lost_are_counted_by_its_name() -> None:
+    assert Instance().value("rekeyd_lost_lines_total", log="audit") == 3
 
 
 def test_the_process_and_the_version_are_told() -> None:
@@ -243,7 +264,7 @@ def test_names_and_units_follow_the_rules_of_prometheus(authority: Authority) ->
         for family in parse_text(instance.metrics.exposition()[0].decode())
         if family.name.startswith("rekeyd")
     ]
-    assert len(families) == 13
+    assert len(families) == 15
     for family in families:
         assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", family.name)
         assert family.documentation.endswith(".")

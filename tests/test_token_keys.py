@@ -152,7 +152,9 @@ def other_jwk(key: Any, algorithm: str) -> dict[str, Any]:
         {"kty": ["RSA"]},
         {},
     ],
-    ids=str,
+    ids=lambda jwk: "-".join(
+        f"{jwk[name]}" for name in ("kty", "crv", "alg", "use", "key_ops") if name in jwk
+    ),
 )
 def test_a_key_for_something_else_is_passed_over_and_named(jwk: dict[str, Any]) -> None:
     found = read_key_set(key_set(Issuer("good"), {**jwk, "kid": "odd"}))

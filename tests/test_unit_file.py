@@ -39,6 +39,8 @@ def analyze() -> str:
         ("DynamicUser", "yes"),
         ("RuntimeDirectory", "rekeyd"),
         ("StateDirectory", "rekeyd"),
+        ("LogsDirectory", "rekeyd"),
+        ("LogsDirectoryMode", "0750"),
         ("NoNewPrivileges", "yes"),
         ("CapabilityBoundingSet", ""),
         ("ProtectSystem", "strict"),

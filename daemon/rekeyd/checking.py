@@ -6,9 +6,11 @@ is served. No secret is in a report: of keys there are ids and rights. Must not 
 
 import datetime as dt
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
@@ -16,12 +18,21 @@ from rekeyd.errors import Problem, SettingsError
 from rekeyd.reload.contexts import ContextError, serving_of
 from rekeyd.reload.diagnosis import diagnose
 from rekeyd.reload.disk import Disk
-from rekeyd.settings import Admin, parse
+from rekeyd.settings import Admin, Parsed, parse
+from rekeyd.system.state import check_state
+from rekeyd.telemetry.audit import check_audit
+from rekeyd.telemetry.console import safe
 from rekeyd.trust.certificates import Certificate
 from rekeyd.trust.generation import Candidate, Finding, Severity
 from rekeyd.trust.judge import judge
+from rekeyd.trust.key_words import by_id, last_expiry, may
 from rekeyd.trust.keys import Credential
 from rekeyd.trust.tokens import TokenRules
+
+SHOWN = 20
+"""Keys that are listed."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +70,11 @@ def check(disk: Disk, now: dt.datetime) -> Report:
     """Judge what the files say.
 
     Raises:
-        SettingsError: there is nothing that could be judged.
+        SettingsError: there is nothing that could be judged, or a start could not write what it must.
     """
     candidate = disk.load()
     verdict = judge(candidate, None, now)
+    _check_places(disk.parsed, verdict.findings)
     unservable = None
     if not verdict.refused:
         try:
@@ -72,6 +84,25 @@ def check(disk: Disk, now: dt.datetime) -> Report:
     ignored = disk.parsed.ignored if disk.parsed is not None else ()
     doubts = diagnose(candidate.settings, os.environ)
     return Report(candidate, verdict.findings, doubts, ignored, unservable, now)
+
+
+def _check_places(parsed: Parsed | None, findings: Sequence[Finding]) -> None:
+    """Where a start would write: raises SettingsError, with what else would be refused, if it could not."""
+    if parsed is None:
+        return
+    problems = [*_problems(check_audit, parsed), *_problems(check_state, parsed.settings.state)]
+    if problems:
+        refused = (found for found in findings if found.severity is not Severity.WARN)
+        problems += [Problem(parsed.file, "", each.message, each.fix, each.rule) for each in refused]
+        raise SettingsError(problems)
+
+
+def _problems(look: Callable[[_T], None], at: _T) -> tuple[Problem, ...]:
+    try:
+        look(at)
+    except SettingsError as error:
+        return error.problems
+    return ()
 
 
 def _certificates(candidate: Candidate, now: dt.datetime) -> Iterator[str]:
@@ -100,9 +131,23 @@ def _certificates(candidate: Candidate, now: dt.datetime) -> Iterator[str]:
 
 
 def _keys(ring: Iterable[Credential]) -> Iterator[str]:
-    rows = [(credential.id, str(credential.right)) for credential in ring]
+    keys = by_id(ring)
+    rows = [
+        (
+            key_id,
+            safe(may(secrets[0])),
+            f"{ends:%Y-%m-%d %H:%M} UTC" if (ends := last_expiry(secrets)) else "",
+        )
+        for key_id, secrets in islice(keys.items(), SHOWN)
+    ]
     if rows:
-        yield from table(("KEY", "RIGHT"), rows)
+        yield from table(("KEY", "RIGHT", "EXPIRES"), rows)
+    if len(keys) > SHOWN:
+        yield f"and {len(keys) - SHOWN} more keys: `rekeyd keys list` has them all"
+
+
+def _day(moment: dt.datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else ""
 
 
 def _token_keys(tokens: TokenRules) -> Iterator[str]:

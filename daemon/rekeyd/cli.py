@@ -6,6 +6,7 @@ The only module that ends the process. Must not know: how anything is done.
 import argparse
 import asyncio
 import datetime as dt
+import getpass
 import json
 import os
 import secrets
@@ -19,7 +20,9 @@ from typing import Any
 
 from rekeyd import __version__
 from rekeyd.checking import check, socket_named_in
+from rekeyd.commands import keys_line
 from rekeyd.commands.explain import explain
+from rekeyd.commands.key_store import Store
 from rekeyd.commands.token import (
     SIGNING_KEYS,
     UnfitTokenError,
@@ -39,6 +42,7 @@ from rekeyd.reload.starting import settings_to_start_with
 from rekeyd.server import Server
 from rekeyd.system import process
 from rekeyd.telemetry import console
+from rekeyd.telemetry.audit import open_audit
 from rekeyd.telemetry.logs import configure
 from rekeyd.telemetry.sink import MIB, Sink
 from rekeyd.telemetry.status import status_lines
@@ -46,6 +50,7 @@ from rekeyd.telemetry.status import status_lines
 _Command = Callable[[argparse.Namespace], int]
 
 GOOD, BAD, SETTINGS_WRONG, NO_DAEMON = 0, 1, 2, 3
+_LONGEST_LINE = 8192
 DEFAULT_FILE = Path("/etc/rekeyd/rekeyd.yaml")
 
 
@@ -106,10 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=int, default=0, help="port to listen on (any free one)")
     demo.add_argument("--state", type=Path, metavar="DIR", help="where its files go")
     add("serve", "run the daemon in the foreground", _serve, file)
-    check = add("check", "judge settings, certificates and keys without serving them", _check, file)
-    check.add_argument(
-        "--explain", metavar="'METHOD /path'", help="say which rule decides about such a request, and who may"
-    )
+    _add_check(add("check", "judge settings, certificates and keys without serving them", _check, file))
     reload = add(
         "reload", "ask the running daemon to reload, and tell what came of it", _reload, file, daemon
     )
@@ -117,9 +119,17 @@ def _parser() -> argparse.ArgumentParser:
     status = add("status", "ask the running daemon how it is", _status, file, daemon)
     status.add_argument("--json", action="store_true", help="all of it, as JSON")
     _add_token(add("token", "make a token, signed with a static key", _token, file))
+    keys = add("keys", "make, list, rotate, retire and recognise API keys", _keys)
+    keys_line.add_arguments(keys, file, daemon)
     logs = add("logs", "turn JSON log lines into the human form", _logs)
     logs.add_argument("file", nargs="?", type=Path, metavar="FILE", help="log file (stdin)")
     return parser
+
+
+def _add_check(check: argparse.ArgumentParser) -> None:
+    check.add_argument(
+        "--explain", metavar="'METHOD /path'", help="say which rule decides about such a request, and who may"
+    )
 
 
 def _add_token(token: argparse.ArgumentParser) -> None:
@@ -169,12 +179,14 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
     process.settle()
     disk = Disk(file, {} if stage else os.environ)
     settings = settings_to_start_with(disk)
+    audit = open_audit(disk.parsed) if disk.parsed is not None else None
     current = Current()
     logs = configure(
         format=settings.logging.format,
         level=settings.logging.level,
         generation=lambda: current.number,
         sink=Sink(sys.stdout.fileno(), capacity=settings.logging.buffer_mb * MIB),
+        audit=audit,
     )
 
     async def run() -> int:
@@ -278,6 +290,28 @@ def _token(chosen: argparse.Namespace) -> int:
         _say(f"{chosen.config}: service.jwt_rbac is off, so that nobody accepts it. Set it to true.")
     print(token)
     return GOOD
+
+
+def _keys(chosen: argparse.Namespace) -> int:
+    store = Store.named_in(chosen.config, os.environ, chosen.socket)
+    told = keys_line.run(chosen, store, dt.datetime.now(dt.UTC), _secret_from_stdin)
+    for line in told.out:
+        print(line, flush=True)
+    for line in told.err:
+        _say(line)
+    if told.after is None:
+        return told.status
+    good, lines = told.after()
+    for line in lines:
+        _say(line)
+    return told.status if good else BAD
+
+
+def _secret_from_stdin() -> bytes:
+    """One line; a person's is not shown while it is typed."""
+    if sys.stdin.isatty():
+        return getpass.getpass("Secret: ").encode()
+    return sys.stdin.buffer.readline(_LONGEST_LINE).rstrip(b"\r\n")
 
 
 def _logs(chosen: argparse.Namespace) -> int:

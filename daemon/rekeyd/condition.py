@@ -6,9 +6,12 @@ reaches the upstream; the same checks make `serving` in the status, so that the 
 Must not know: who asks.
 """
 
+import asyncio
 import datetime as dt
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rekeyd import __version__
@@ -16,6 +19,7 @@ from rekeyd.ledger import Ledger
 from rekeyd.reload.current import Current
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.reloader import Reloader
+from rekeyd.telemetry.evidence import Evidence
 from rekeyd.telemetry.status import State, status_of
 from rekeyd.upstream.grpc_health import GrpcHealth
 from rekeyd.upstream.pools import Pools
@@ -30,6 +34,8 @@ class Condition:
     ledger: Ledger
     pools: Pools
     disk: Disk
+    evidence: Evidence
+    cluster: Callable[[], dict[str, Any] | None] = lambda: None
     grpc: GrpcHealth | None = None
 
     async def checks(self) -> dict[str, bool]:
@@ -44,8 +50,8 @@ class Condition:
             checks["certificate"] = generation.default.leaf.not_after > dt.datetime.now(dt.UTC)
         return checks
 
-    async def status(self, *, stopping: bool) -> dict[str, Any]:
-        """All of it as JSON-able values."""
+    async def status(self, *, stopping: bool, kept_in: Path | None = None) -> dict[str, Any]:
+        """All of it as JSON-able values. `kept_in` is where evidence is kept."""
         last, parsed, generation = self.reloader.last, self.disk.parsed, self.current.generation
         asked = None if self.grpc is None or generation is None else await self.grpc.look(generation)
         state = State(
@@ -56,11 +62,17 @@ class Condition:
             generation=generation,
             grpc_health=None if asked is None else str(asked),
             connections=self.ledger.per_generation(),
+            cluster=self.cluster(),
             last_reload=None if last is None else last.fields(),
             refused_since=self.reloader.refused_since,
             warnings=[str(warning) for warning in parsed.warnings] if parsed else [],
+            use_of=self.evidence.of,
+            in_use=self.ledger.in_use(),
+            evidence_since=self.evidence.since,
+            state_directory=None if kept_in is None else str(kept_in),
         )
-        return status_of(state, dt.datetime.now(dt.UTC))
+        # In a thread: a hundred thousand keys take a while.
+        return await asyncio.to_thread(status_of, state, dt.datetime.now(dt.UTC))
 
     def summary(self) -> str:
         """One line for `systemctl status`."""

@@ -122,6 +122,7 @@ class Stage:
             },
             "tls": {"cert": "current/tls.crt", "key": "current/tls.key"},
             "upstream": {"http": "demo"},
+            "state": {"directory": str(self.directory)},
         }
         if len(os.fsencode(socket)) <= _SOCKET_PATH_LIMIT:
             settings["admin"] = {"socket": str(socket)}

@@ -8,7 +8,8 @@ The rules:
    and is then cut, unless it is trusted again by then.
 2. `connections.after_rotation: drain` retires the connections of older generations: idle ones close at
    moments spread over `connections.drain` seconds, so that their clients don't come back all at once; answers
-   at hand say `Connection: close`; what is left at the end is cut.
+   at hand say `Connection: close`; what is left at the end is cut. A tunnel has no answers: it ends at its
+   moment.
 3. `connections.max_age` retires a connection at that age, a tenth earlier or later, and cuts it
    `connections.drain` seconds after.
 4. What was set going goes on: a later change puts no end off, and no timer outlives its connection.
@@ -52,6 +53,10 @@ class Closable(Protocol):
         """Close now, whatever is under way; `why` goes to the records of what was."""
 
 
+Admission = Callable[[Generation, bytes | None, Generation | None], str | None]
+"""Why a certificate has no place in a generation (see `trust.clients.objection`)."""
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Use:
     """A request that runs, and the credential that let it in (None: none was needed)."""
@@ -62,11 +67,17 @@ class Use:
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """One open connection. `certificate` is the client's, DER; None where it showed none."""
+    """One open connection. `certificate` is the other end's, DER; None where it showed none.
+
+    `admission` judged whether it may come in. `opaque`: nobody knows when an answer is finished, so that to
+    retire it is to end it; where trust is lost that is left to the cut, which says why.
+    """
 
     connection: Closable
     generation: Generation
     certificate: bytes | None = None
+    admission: Admission = objection
+    opaque: bool = False
     using: list[Use] = field(default_factory=list)
     """The requests that run on it."""
     timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict, repr=False)
@@ -83,7 +94,7 @@ class Ledger:
         self._looks: asyncio.TimerHandle | None = None
         self._current: Generation | None = None
         self._narrower: dict[int, bool] = {}
-        self._objections: dict[tuple[int, bytes | None], str | None] = {}
+        self._objections: dict[tuple[Admission, int, bytes | None], str | None] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -92,9 +103,23 @@ class Ledger:
         """How many connections each generation still has."""
         return dict(Counter(entry.generation.number for entry in self._open))
 
-    def enter(self, connection: Closable, generation: Generation, certificate: bytes | None = None) -> Entry:
+    def in_use(self) -> dict[str, int]:
+        """How many requests run on each key, by its id."""
+        return dict(
+            Counter(use.credential.id for entry in self._open for use in entry.using if use.credential)
+        )
+
+    def enter(
+        self,
+        connection: Closable,
+        generation: Generation,
+        certificate: bytes | None = None,
+        *,
+        admission: Admission = objection,
+        opaque: bool = False,
+    ) -> Entry:
         """A connection was let in under `generation`."""
-        entry = Entry(connection, generation, certificate)
+        entry = Entry(connection, generation, certificate, admission, opaque)
         self._open.add(entry)
         rules = generation.settings.connections
         if rules.max_age is not None:
@@ -138,7 +163,8 @@ class Ledger:
     def _follow(self, entry: Entry) -> None:
         """What the current generation asks of a connection of another one."""
         if self._objection(entry) is not None:
-            entry.connection.retire()
+            if not entry.opaque:
+                entry.connection.retire()
             self._after(GRACE, entry, "objection", lambda: self._cut_for(entry, self._objection(entry)))
         self._follow_keys(entry)
         rules = self._current.settings.connections if self._current is not None else None
@@ -154,9 +180,9 @@ class Ledger:
         current, then = self._current, entry.generation
         if current is None or current is then or not self._asks_for_more_than(then, current):
             return None
-        alike = (then.number, entry.certificate)
+        alike = (entry.admission, then.number, entry.certificate)
         if alike not in self._objections:
-            self._objections[alike] = objection(current, entry.certificate, then)
+            self._objections[alike] = entry.admission(current, entry.certificate, then)
         return self._objections[alike]
 
     def _asks_for_more_than(self, then: Generation, current: Generation) -> bool:

@@ -9,19 +9,20 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from typing import Any
 
 import structlog
 
 from rekeyd import __version__
+from rekeyd.calls import Calls, Told
+from rekeyd.cluster import Cluster
 from rekeyd.condition import Condition
 from rekeyd.errors import RekeydError
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.admin import AdminListener
-from rekeyd.listeners.alpn import Chooser
 from rekeyd.listeners.door import Door, Limits, bind
-from rekeyd.listeners.grpc.gateway import GrpcGateway, GrpcRecords
 from rekeyd.listeners.http.gateway import Guards, HttpGateway, Records
 from rekeyd.listeners.metrics import MetricsListener
 from rekeyd.reload import diagnosis
@@ -35,23 +36,24 @@ from rekeyd.reload.reloader import Reloader
 from rekeyd.reload.starting import first_generation
 from rekeyd.reload.triggers import Watch, run_timer
 from rekeyd.settings import Settings
-from rekeyd.system import systemd
+from rekeyd.system import process, systemd
 from rekeyd.system.unix_socket import can_be_made
-from rekeyd.telemetry.broken import BrokenLog
 from rekeyd.telemetry.decisions import DecisionLog
+from rekeyd.telemetry.evidence import Evidence
 from rekeyd.telemetry.handshakes import HandshakeLog
+from rekeyd.telemetry.keeping import Keeper, keep
 from rekeyd.telemetry.logs import Logs
 from rekeyd.telemetry.metrics import Metrics
 from rekeyd.trust.generation import Generation, Part
 from rekeyd.trust.names import choose
 from rekeyd.upstream.connection import UpstreamError
 from rekeyd.upstream.connectors import ApplicationError, find_factory
-from rekeyd.upstream.grpc import GrpcDialer
-from rekeyd.upstream.grpc_health import GrpcHealth
 from rekeyd.upstream.pools import Pools
 
 log = structlog.get_logger()
 
+TUNNELS_END = 5.0
+"""Seconds in which tunnels deliver what they hold when the daemon stops."""
 SERVED, NOT_SERVED, SETTINGS_WRONG = 0, 1, 2
 """Exit statuses (README, "Commands")."""
 
@@ -66,13 +68,12 @@ class Server:
         self._current = current
         self._logs = logs
         self._ledger = Ledger()
-        self._gatekeeper = Gatekeeper()
-        self._metrics = _metrics(current, self._ledger)
-        self._decisions = DecisionLog(
-            logs.emit, counts=self._metrics, hub=logs.hub, decisions=settings.logging.decisions
-        )
+        self._evidence = Evidence(lambda: current.generation, now=time.time)
+        self._metrics = _metrics(current, self._ledger, self._evidence, logs)
+        self._decisions = self._make_decision_log()
         self._handshakes = HandshakeLog(logs.emit, self._metrics)
-        self._broken = BrokenLog(logs.emit)
+        self._gatekeeper = Gatekeeper()
+        self._calls = self._make_calls()
         self._reloader = Reloader(
             current,
             disk.load,
@@ -83,21 +84,50 @@ class Server:
         )
         self._expiry = ExpiryWatch(current)
         self._pools = Pools()
-        self._dialer = GrpcDialer()
-        health = GrpcHealth(self._dialer) if _serves_grpc(settings) else None
-        self._condition = Condition(current, self._reloader, self._ledger, self._pools, disk, health)
+        self._cluster = Cluster(settings, current=current, ledger=self._ledger, handshakes=self._handshakes)
+        self._metrics.register(self._cluster.metrics)
+        self._condition = self._make_condition()
         self._gateway = self._make_gateway()
-        self._grpc = self._make_grpc_gateway()
         self._tasks: list[asyncio.Task[None]] = []
         self._door: Door
-        self._grpc_door: Door | None = None
         self._admin: AdminListener | None = None
         self._scrapes: MetricsListener | None = None
+        self._keeper: Keeper | None = None
         self._stop = asyncio.Event()
         self._cut = asyncio.Event()
         self._asked: set[asyncio.Task[None]] = set()
         self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The port, once connections are taken."""
+
+    def _make_decision_log(self) -> DecisionLog:
+        return DecisionLog(
+            self._logs.emit,
+            counts=[self._metrics, self._evidence],
+            hub=self._logs.hub,
+            decisions=self._settings.logging.decisions,
+            audited=self._settings.logging.audit is not None,
+        )
+
+    def _make_condition(self) -> Condition:
+        return Condition(
+            self._current,
+            self._reloader,
+            self._ledger,
+            self._pools,
+            self._disk,
+            self._evidence,
+            self._cluster.described,
+            self._calls.health,
+        )
+
+    def _make_calls(self) -> Calls:
+        return Calls(
+            self._settings,
+            current=self._current,
+            ledger=self._ledger,
+            gatekeeper=self._gatekeeper,
+            told=Told(self._logs.emit, self._decisions, self._handshakes, self._metrics.upstream_failed),
+        )
 
     def _make_gateway(self) -> HttpGateway:
         return HttpGateway(
@@ -108,20 +138,6 @@ class Server:
             guards=Guards(self._gatekeeper, self._ledger),
             records=Records(self._decisions, self._handshakes, self._metrics.upstream_failed),
             left=self._connection_left,
-        )
-
-    def _make_grpc_gateway(self) -> GrpcGateway | None:
-        if not _serves_grpc(self._settings):
-            return None
-        return GrpcGateway(
-            self._settings,
-            current=self._current,
-            dialer=self._dialer,
-            gatekeeper=self._gatekeeper,
-            ledger=self._ledger,
-            records=GrpcRecords(
-                self._decisions, self._handshakes, self._broken, self._metrics.upstream_failed
-            ),
         )
 
     async def run(self) -> int:
@@ -172,63 +188,29 @@ class Server:
     async def _start(self) -> None:
         service = self._settings.service
         await self._pools.pool_for(self._generation())
+        self._keeper = await keep(self._evidence, self._settings.state, os.environ)
         self._door = Door(
             "http",
             bind(service.host, service.http_port),
             tls=service.enable_tls,
             current=self._current,
-            protocol=self._http_protocol,
+            protocol=self._calls.beside(self._gateway.protocol, self._connection_left),
             limits=Limits(service.handshake_timeout, service.max_connections),
             handshakes=self._handshakes,
         )
         with contextlib.ExitStack() as undo:
             undo.callback(self._door.close)
-            self._grpc_door = self._make_grpc_door()
-            if self._grpc_door is not None:
-                undo.callback(self._grpc_door.close)
+            self._calls.open()
+            undo.callback(self._calls.close)
+            self._cluster.open()
+            undo.callback(self._cluster.close)
             await self._start_metrics()
             await self._start_admin()
-            for door in self._doors:
-                door.open()
+            self._door.open()
             undo.pop_all()
         self._start_tasks()
         self._announce()
         diagnosis.tell(await asyncio.to_thread(diagnosis.diagnose, self._settings, os.environ))
-
-    def _make_grpc_door(self) -> Door | None:
-        service = self._settings.service
-        if self._grpc is None or service.grpc_port is None:
-            return None
-        return Door(
-            "grpc",
-            bind(service.host, service.grpc_port),
-            tls=service.enable_tls,
-            current=self._current,
-            protocol=self._grpc_protocol,
-            limits=Limits(service.handshake_timeout, service.max_connections),
-            handshakes=self._handshakes,
-            context=lambda serving: serving.grpc_tls,
-        )
-
-    @property
-    def _doors(self) -> list[Door]:
-        return [self._door, *([self._grpc_door] if self._grpc_door is not None else [])]
-
-    def _http_protocol(self, serving: Serving) -> asyncio.Protocol:
-        grpc = self._grpc
-        if grpc is None or not self._settings.service.single_port:
-            return self._gateway.protocol(serving)
-        return Chooser(
-            serving,
-            self._gateway.protocol,
-            {"h2": lambda serving: grpc.protocol(serving, self._connection_left)},
-        )
-
-    def _grpc_protocol(self, serving: Serving) -> asyncio.Protocol:
-        grpc, door = self._grpc, self._grpc_door
-        if grpc is None or door is None:
-            raise RuntimeError("a connection came by a door that there isn't")
-        return grpc.protocol(serving, door.left)
 
     def _start_tasks(self) -> None:
         tls, reload = self._settings.tls, self._reloader.reload
@@ -268,6 +250,7 @@ class Server:
         self._admin = listener
 
     def _announce(self) -> None:
+        process.keep_for_good()
         parsed = self._disk.parsed
         if parsed is not None and parsed.ignored:
             log.info("settings.ignored", keys=list(parsed.ignored))
@@ -276,15 +259,19 @@ class Server:
             version=__version__,
             pid=os.getpid(),
             listeners=[
-                *[_listener(door.name, door.address, tls=door.tls) for door in self._doors],
+                *(_listener(d.name, d.address, tls=d.tls) for d in self._doors),
                 *([_listener("metrics", self._scrapes.address, tls=False)] if self._scrapes else []),
             ],
             admin=str(self._admin.path) if self._admin else None,
             upstream=str(self._settings.upstream.http),
-            **({"grpc_upstream": str(self._settings.upstream.grpc)} if self._grpc is not None else {}),
+            grpc_upstream=self._calls.upstream,
         )
         systemd.ready(self._condition.summary())
         self.started.set_result(self._door.address[1])
+
+    @property
+    def _doors(self) -> list[Door]:
+        return [self._door, *([self._calls.door] if self._calls.door else []), *self._cluster.doors]
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -307,7 +294,8 @@ class Server:
     # What is asked of it, and what follows an outcome.
 
     async def _status(self) -> dict[str, Any]:
-        return await self._condition.status(stopping=self._stop.is_set())
+        kept_in = self._keeper.kept_in if self._keeper is not None else None
+        return await self._condition.status(stopping=self._stop.is_set(), kept_in=kept_in)
 
     def _follow(self, outcome: Outcome) -> None:
         generation = self._current.generation
@@ -330,8 +318,12 @@ class Server:
         return generation
 
     async def _verify(self, serving: Serving) -> str | None:
-        for door in self._doors:
-            if not self._stop.is_set() and (reason := await _reason_against(serving, door)) is not None:
+        """Through each door that has TLS: the first that shows something else is enough."""
+        for door in (self._door, self._calls.door, self._cluster.door):
+            if door is None or self._stop.is_set():
+                continue
+            reason = await _reason_against(serving, door)
+            if reason is not None:
                 return reason
         return None
 
@@ -339,12 +331,12 @@ class Server:
 
     async def _drain(self) -> None:
         systemd.stopping("draining")
-        for door in self._doors:
-            door.close()
+        self._door.close()
+        self._calls.close()
         drained = asyncio.create_task(self._finish_connections())
         cut = asyncio.create_task(self._cut.wait())
         await asyncio.wait({drained, cut}, return_when=asyncio.FIRST_COMPLETED)
-        left = drained.result() if drained.done() else await self._drain_gateways(0)
+        left = drained.result() if drained.done() else await self._cut_connections()
         for task in (drained, cut):
             task.cancel()
         if left:
@@ -355,18 +347,20 @@ class Server:
         now, within = asyncio.get_running_loop().time, self._settings.service.drain_timeout
         deadline = now() + within
         cut, _ = await asyncio.gather(self._drain_gateways(within), self._finish_handshakes(within))
-        return cut + await self._drain_gateways(max(0.0, deadline - now()))
+        cut += await self._drain_gateways(max(0.0, deadline - now()))
+        # The service may need its peers for the answers that it had to finish: tunnels end last.
+        return cut + await self._cluster.drain(max(0.0, min(TUNNELS_END, deadline - now())))
+
+    async def _cut_connections(self) -> int:
+        return await self._drain_gateways(0) + await self._cluster.drain(0)
 
     async def _drain_gateways(self, within: float) -> int:
-        drains = [self._gateway.drain(within)]
-        if self._grpc is not None:
-            drains.append(self._grpc.drain(within))
-        return sum(await asyncio.gather(*drains))
+        return sum(await asyncio.gather(self._gateway.drain(within), self._calls.drain(within)))
 
     async def _finish_handshakes(self, within: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                await asyncio.gather(*(door.closed() for door in self._doors))
+                await asyncio.gather(self._door.closed(), self._calls.closed())
 
     async def _end(self) -> None:
         for task in self._tasks:
@@ -380,18 +374,19 @@ class Server:
         await self._pools.close()
         self._decisions.close()
         self._handshakes.close()
-        self._broken.close()
+        self._calls.end()
+        if self._keeper is not None:
+            await self._keeper.close()
         log.info("daemon.stopped")
 
 
-def _serves_grpc(settings: Settings) -> bool:
-    service = settings.service
-    return settings.upstream.grpc is not None and (service.grpc_port is not None or service.single_port)
-
-
-def _metrics(current: Current, ledger: Ledger) -> Metrics:
+def _metrics(current: Current, ledger: Ledger, evidence: Evidence, logs: Logs) -> Metrics:
     return Metrics(
-        version=__version__, generation=lambda: current.generation, connections=ledger.per_generation
+        version=__version__,
+        generation=lambda: current.generation,
+        connections=ledger.per_generation,
+        last_used=evidence.last_used,
+        lost_lines=logs.lost,
     )
 
 

@@ -222,6 +222,7 @@ class Scene:
         *,
         dispensable: bool = False,
         logged: bool = True,  # noqa: ARG002 - `Emit` has it
+        audited: bool = False,  # noqa: ARG002 - likewise
     ) -> None:
         self.records.append({"level": level, "event": event, "dispensable": dispensable, **fields})
 

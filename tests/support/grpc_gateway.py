@@ -269,6 +269,7 @@ class GrpcScene:
         *,
         dispensable: bool = False,  # noqa: ARG002 - `Emit` has it
         logged: bool = True,  # noqa: ARG002 - `Emit` has it
+        audited: bool = False,  # noqa: ARG002 - `Emit` has it
     ) -> None:
         self.records.append({"level": level, "event": event, **fields})
 

@@ -37,7 +37,7 @@ def live_site(folder: Path, **sections: Mapping[str, Any]) -> Site:
 
 
 def configure(site: Site, **sections: Mapping[str, Any]) -> None:
-    site.configure(**{"admin": {"socket": "admin.sock"}, **sections})
+    site.configure(**{"admin": {"socket": "admin.sock"}, "state": {"directory": "state"}, **sections})
 
 
 def trusting(authority: Authority, *, own: Path | None = None) -> ssl.SSLContext:

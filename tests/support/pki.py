@@ -183,7 +183,7 @@ class Authority:
     def write(self, path: Path) -> Path:
         return replace_file(path, self.pem)
 
-    def issue(
+    def issue(  # noqa: PLR0913 - each is named at the call
         self,
         *names: str,
         common_name: str | None = None,
@@ -193,10 +193,12 @@ class Authority:
         serial: int | None = None,
         signature_hash: HashName = "sha256",
         client: bool = False,
+        peer: bool = False,
     ) -> Leaf:
         """A leaf for these names, addresses and URIs; by default `localhost` and `127.0.0.1`, for 90 days.
 
-        `key` is a kind or an existing key. SHA-1 and MD5 signatures need an authority with an RSA key.
+        `key` is a kind or an existing key; `peer`: for a server and a client both. SHA-1 and MD5 signatures
+        need an authority with an RSA key.
         """
         names = names or ("localhost", "127.0.0.1")
         private_key = make_key(key) if isinstance(key, str) else key
@@ -207,8 +209,10 @@ class Authority:
             x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
         )
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        purposes = [ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH]
+        if peer:
+            purposes = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         return Leaf(_sign(builder, self.private_key, signature_hash), private_key, self.chain)
 
     def crl(

@@ -13,7 +13,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,9 @@ import structlog
 from rekeyd.reload.current import Current, Serving
 from rekeyd.system.alerts import ACCEPTED
 from rekeyd.system.peers import address_of
+from rekeyd.system.tls_stream import HandshakeFailedError
 from rekeyd.telemetry.handshakes import HandshakeLog
+from rekeyd.trust.peers import name_of
 
 log = structlog.get_logger()
 
@@ -39,10 +41,13 @@ slow client that reads all the while would seem to take nothing for minutes."""
 _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ROOM_AGAIN_AFTER = 0.5
 
-ContextOf = Callable[[Serving], ssl.SSLContext | None]
-"""Which of a generation's contexts this door's connections get."""
 ProtocolFactory = Callable[[Serving], asyncio.Protocol]
 """What it makes may have `turned_away`: true where it let nobody in, and told of that itself."""
+
+Shake = Callable[
+    [Callable[[], asyncio.Protocol], socket.socket, ssl.SSLContext, float], Awaitable[asyncio.Protocol]
+]
+"""Shakes hands on a socket, within so many seconds, and gives what the factory makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,13 @@ class Limits:
 
 
 class Door:
-    """One listening socket. `open` starts accepting, `close` stops it and leaves connections alone."""
+    """One listening socket. `open` starts accepting, `close` stops it and leaves connections alone.
 
-    def __init__(  # noqa: PLR0913 - all but the context have no default that would do
+    `context` picks the one of a generation that is for this door; `shake` is for doors whose TLS is not
+    asyncio's.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is named at the call
         self,
         name: str,
         listening: socket.socket,
@@ -66,16 +75,18 @@ class Door:
         protocol: ProtocolFactory,
         limits: Limits,
         handshakes: HandshakeLog,
-        context: ContextOf = lambda serving: serving.tls,
+        context: Callable[[Serving], ssl.SSLContext | None] = lambda serving: serving.tls,
+        shake: Shake | None = None,
     ) -> None:
         self.name = name
         self.tls = tls
         self._listening = listening
         self._current = current
-        self._context = context
         self._protocol = protocol
         self._limits = limits
         self._handshakes = handshakes
+        self._context = context
+        self._shake = shake or self._shake_with_asyncio
         self._own: set[tuple[str, int]] = set()
         self._admitting: set[asyncio.Task[None]] = set()
         self._connections = 0
@@ -174,21 +185,42 @@ class Door:
         self._own.discard(tuple(address[:2]))
         ACCEPTED.set(sock)
         try:
-            _, guest = await self._loop.connect_accepted_socket(
-                lambda: self._protocol(serving),
-                sock,
-                ssl=context,
-                ssl_handshake_timeout=self._limits.handshake_timeout if context else None,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if context else None,
-            )
+            guest = await self._let_in(serving, sock, context)
         except (OSError, ValueError) as error:
             self.left()
             if not ours:
-                number = serving.generation.number
-                self._handshakes.failed(self.name, address_of(address), handshake_reason(error), number)
+                self._tell_of_failure(address, error, serving.generation.number)
         else:
             if context is not None and not (ours or getattr(guest, "turned_away", False)):
                 self._handshakes.succeeded(self.name)
+
+    async def _let_in(
+        self, serving: Serving, sock: socket.socket, context: ssl.SSLContext | None
+    ) -> asyncio.BaseProtocol:
+        if context is not None:
+            within = self._limits.handshake_timeout
+            return await self._shake(lambda: self._protocol(serving), sock, context, within)
+        _, guest = await self._loop.connect_accepted_socket(lambda: self._protocol(serving), sock)
+        return guest
+
+    async def _shake_with_asyncio(
+        self,
+        factory: Callable[[], asyncio.Protocol],
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        within: float,
+    ) -> asyncio.Protocol:
+        _, guest = await self._loop.connect_accepted_socket(
+            factory, sock, ssl=context, ssl_handshake_timeout=within, ssl_shutdown_timeout=SHUTDOWN_TIMEOUT
+        )
+        return guest
+
+    def _tell_of_failure(self, address: Any, error: Exception, number: int) -> None:
+        """`peer` is what the client calls itself, where it showed a certificate and `shake` knows of it."""
+        cause, peer = error, None
+        if isinstance(error, HandshakeFailedError):
+            cause, peer = error.cause, name_of(error.shown)
+        self._handshakes.failed(self.name, address_of(address), handshake_reason(cause), number, peer)
 
     def _admitted(self, task: asyncio.Task[None]) -> None:
         self._admitting.discard(task)

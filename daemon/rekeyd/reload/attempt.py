@@ -49,7 +49,7 @@ class Attempt:
     def result(self) -> Result:
         if self.serving is not None:
             return Result.APPLIED
-        return Result.UNCHANGED if self.same else Result.REFUSED
+        return Result.UNCHANGED if self.same and not self.verdict.refused else Result.REFUSED
 
     def against(self, finding: Finding) -> "Attempt":
         """This, refused for one reason more."""

@@ -1,13 +1,12 @@
 """A generation to `ssl.SSLContext`s, and the proof that they serve what was judged.
 
-The rules: judged bytes are loaded, never a path on disk again; where OpenSSL takes only a path they go
-through a `memfd` that is closed at once. Each generation has contexts of its own, so that a session ticket
-never outlives the generation whose CA it rested on, and never are those of two generations mixed. There is
-one for each choice of certificates (`trust/names.py`); connections begin with the default's, whose
-`sni_callback` switches to another. OpenSSL takes the verify mode, the flags and the options of a connection
-from the context that it began with, but the trusted CAs and CRLs from the one that it was switched to: so all
-have the same. Before contexts are used they shake hands with themselves in memory, for every certificate, and
-what is shown must be what was judged.
+The rules: judged bytes are loaded, never a path on disk again (`loading.py`). Each generation has contexts of
+its own, so that a session ticket never outlives the generation whose CA it rested on, and never are those of
+two generations mixed. There is one for each choice of certificates (`trust/names.py`); connections begin with
+the default's, whose `sni_callback` switches to another. OpenSSL takes the verify mode, the flags and the
+options of a connection from the context that it began with, but the trusted CAs and CRLs from the one that it
+was switched to: so all have the same. Before contexts are used they shake hands with themselves in memory,
+for every certificate, and what is shown must be what was judged.
 
 TLS as in Mozilla's "intermediate" profile: 1.2 with ephemeral keys and AEAD only, 1.3 preferred; between
 equally good ciphers the client chooses, who knows whether it has AES in hardware. Where a name has an ECDSA
@@ -15,21 +14,19 @@ and an RSA certificate the order is ours, ECDSA first. Must not know: sockets.
 """
 
 import _thread
-import os
 import ssl
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from rekeyd.errors import RekeydError
 from rekeyd.reload.current import Serving
 from rekeyd.reload.handshake import HandshakeError, Looker
+from rekeyd.reload.loading import ContextError, ProbeError, distrust, load, trust
+from rekeyd.reload.peer_contexts import peers_of
 from rekeyd.system.alerts import AlertingContext
-from rekeyd.trust.certificates import Anchors, Material
-from rekeyd.trust.generation import Generation, Part
+from rekeyd.trust.generation import Generation
 from rekeyd.trust.names import Choice, Names, index
-from rekeyd.trust.revocations import Revocations, covers_all
 
 CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
@@ -47,23 +44,10 @@ _VERIFY_MODES = {False: ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, True: ssl.
 _PRIORITIZE_CHACHA = (
     0x00200000  # SSL_OP_PRIORITIZE_CHACHA: clients without AES in hardware still get ChaCha20
 )
-_WEAK = frozenset({"EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK"})
+
+__all__ = ["ContextError", "ProbeError", "build", "probe", "serving_of"]
 
 _Chooser = Callable[[ssl.SSLObject, str | None, ssl.SSLContext], int | None]
-
-
-class ContextError(RekeydError):
-    """What was judged can't be served; `fix` says what to do, `part` what of it is at fault."""
-
-    def __init__(self, message: str, fix: str, part: Part = Part.SERVER_CERTIFICATE) -> None:
-        self.message = message
-        self.fix = fix
-        self.part = part
-        super().__init__(f"{message}. {fix}.")
-
-
-class ProbeError(ContextError):
-    """The context does not serve the certificate that was judged, or does not serve at all."""
 
 
 def serving_of(generation: Generation) -> Serving:
@@ -73,13 +57,16 @@ def serving_of(generation: Generation) -> Serving:
     """
     service, grpc = generation.settings.service, generation.settings.upstream.grpc
     shared = service.single_port and grpc is not None
-    contexts = [build(generation, HTTP + GRPC if shared else HTTP)]
-    if service.grpc_port is not None and grpc is not None:
-        contexts.append(build(generation, GRPC))
-    for context in contexts:
-        if context is not None:
-            probe(context, generation)
-    return Serving(generation, *contexts)
+    context = _proved(generation, HTTP + GRPC if shared else HTTP)
+    apart = service.grpc_port is not None and grpc is not None
+    return Serving(generation, context, peers_of(generation), _proved(generation, GRPC) if apart else None)
+
+
+def _proved(generation: Generation, alpn: tuple[str, ...]) -> ssl.SSLContext | None:
+    context = build(generation, alpn)
+    if context is not None:
+        probe(context, generation)
+    return context
 
 
 def build(generation: Generation, alpn: tuple[str, ...] = HTTP) -> ssl.SSLContext | None:
@@ -134,7 +121,7 @@ def _context(generation: Generation, choice: Choice, alpn: tuple[str, ...], *, m
     if mixed:
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | _PRIORITIZE_CHACHA
     for material in choice:
-        _load(context, material)
+        load(context, material)
     if len(choice) > 1:
         _probe_each_kind(context, choice)
     context.minimum_version = _VERSIONS[generation.settings.tls.min_version]
@@ -223,70 +210,7 @@ def _set_protocol(context: ssl.SSLContext, generation: Generation, alpn: tuple[s
 def _set_client_verification(context: ssl.SSLContext, generation: Generation) -> None:
     mode = _VERIFY_MODES[generation.settings.service.verify_https_client_certificate]
     if mode is not ssl.CERT_NONE:
-        _trust(context, generation.client_anchors)
+        trust(context, generation.client_anchors)
         if generation.revocations is not None and generation.client_anchors is not None:
-            _distrust(context, generation.revocations, generation.client_anchors)
+            distrust(context, generation.revocations, generation.client_anchors)
     context.verify_mode = mode
-
-
-def _trust(context: ssl.SSLContext, anchors: Anchors | None) -> None:
-    if anchors is None:
-        raise ContextError("there is no CA to verify client certificates with", "Set tls.ca_cert")
-    try:
-        context.load_verify_locations(cadata=anchors.der)
-    except ssl.SSLError as error:
-        raise ContextError(
-            f"OpenSSL won't take the client CA file ({error.reason or 'no reason given'})",
-            "Look at it with `openssl x509 -noout -text -in FILE`",
-        ) from error
-
-
-def _distrust(context: ssl.SSLContext, revocations: Revocations, anchors: Anchors) -> None:
-    """Check the whole chain where each CA has a list; else the client's own certificate.
-
-    OpenSSL refuses what it has no list for. Checking chains where a root has none, as is common, would refuse
-    every client; not checking them where it has one would overlook a revoked intermediate.
-    """
-    whole = covers_all(revocations, anchors)
-    context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN if whole else ssl.VERIFY_CRL_CHECK_LEAF
-    with _in_memory(revocations.pem) as path:
-        try:
-            # cadata takes no CRLs, and what is at this path is what was judged.
-            context.load_verify_locations(cafile=path)
-        except ssl.SSLError as error:
-            raise ContextError(
-                f"OpenSSL won't take the CRL file ({error.reason or 'no reason given'})",
-                "Look at it with `openssl crl -noout -text -in FILE`",
-            ) from error
-
-
-def _load(context: ssl.SSLContext, material: Material) -> None:
-    with _in_memory(material.chain_pem + b"\n" + material.key_pem) as path:
-        try:
-            context.load_cert_chain(path, password=_never_asked)
-        except (ssl.SSLError, ValueError) as error:
-            raise _not_taken(material, error) from error
-
-
-def _not_taken(material: Material, error: Exception) -> ContextError:
-    reason = (error.reason if isinstance(error, ssl.SSLError) else None) or "no reason given"
-    place = f"{material.origin.certificate}: " if material.origin.certificate else ""
-    fix = "Look at them with `openssl x509 -noout -text` and `openssl pkey -noout -check`"
-    if reason in _WEAK:
-        fix = "Issue a stronger one, or lower OpenSSL's bound with `@SECLEVEL=0` at the end of tls.ciphers"
-    return ContextError(f"{place}OpenSSL won't take the certificate and its key ({reason})", fix)
-
-
-def _never_asked() -> str:
-    """Keys are decrypted when they are read; without this OpenSSL would ask on the terminal."""
-    raise ValueError("the private key is encrypted")
-
-
-@contextmanager
-def _in_memory(data: bytes) -> Iterator[str]:
-    """A path to these bytes that nobody else can open (memfd_create(2)), for as long as it is needed."""
-    memory = os.memfd_create("rekeyd", os.MFD_CLOEXEC)
-    with os.fdopen(memory, "wb") as file:
-        file.write(data)
-        file.flush()
-        yield f"/proc/self/fd/{memory}"

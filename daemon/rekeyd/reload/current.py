@@ -12,14 +12,24 @@ from rekeyd.trust.generation import Generation
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
-    """A generation and the TLS contexts made of it; `tls` is None where rekeyd speaks plaintext.
+class PeerContexts:
+    """What tunnels between peers are made with: by those that come in, and for those that we connect to."""
 
+    accepting: ssl.SSLContext = field(repr=False)
+    connecting: ssl.SSLContext = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A generation and the TLS contexts made of it.
+
+    `tls` is None where rekeyd speaks plaintext with clients, `peers` where it has no tunnels to peers.
     `grpc_tls` is for the port of gRPC, where there is one.
     """
 
     generation: Generation
     tls: ssl.SSLContext | None = field(repr=False)
+    peers: PeerContexts | None = field(default=None, repr=False)
     grpc_tls: ssl.SSLContext | None = field(default=None, repr=False)
 
 

@@ -21,7 +21,7 @@ from rekeyd.errors import Problem, SettingsError
 from rekeyd.reload.files import File, UnreadableError, read_file
 from rekeyd.reload.folder import Contents, contents_of
 from rekeyd.reload.interpretation import Interpreter
-from rekeyd.reload.named import files_in, files_named_by, folder_named_by, pairs_named_by
+from rekeyd.reload.named import files_in, files_named_by, folder_named_by, largest, pairs_named_by
 from rekeyd.reload.snapshot import Snapshot
 from rekeyd.settings import Parsed, Settings, parse, under
 from rekeyd.trust.generation import Candidate
@@ -179,7 +179,7 @@ def _read_named(paths: Mapping[str, Path]) -> tuple[dict[str, File], dict[str, U
     contents, unreadable = {}, {}
     for key, path in paths.items():
         try:
-            contents[key] = read_file(path)
+            contents[key] = read_file(path, largest(key))
         except UnreadableError as error:
             unreadable[key] = error
     return contents, unreadable

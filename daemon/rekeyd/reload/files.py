@@ -15,6 +15,8 @@ from rekeyd.errors import RekeydError
 
 LARGEST = 10 * 1024 * 1024
 """Bytes. A thousand times the size of a chain; what is larger is the wrong file."""
+LARGEST_KEY_FILE = 64 * 1024 * 1024
+"""Bytes. Two hundred thousand keys with limits and notes."""
 
 
 class UnreadableError(RekeydError):
@@ -42,17 +44,17 @@ class Names:
     folders: tuple[str, ...]
 
 
-def read_file(path: Path) -> File:
-    """All bytes of a regular file of at most `LARGEST` bytes. Raises `UnreadableError`."""
+def read_file(path: Path, largest: int = LARGEST) -> File:
+    """All bytes of a regular file of at most `largest` bytes. Raises `UnreadableError`."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             mode = os.fstat(file.fileno()).st_mode
             _check_kind(path, mode)
-            data = file.read(LARGEST + 1)
+            data = file.read(largest + 1)
     except OSError as error:
         raise _explained(path, error) from error
-    if len(data) > LARGEST:
-        raise UnreadableError(f"{path} is larger than {LARGEST >> 20} MiB", "Name the right file")
+    if len(data) > largest:
+        raise UnreadableError(f"{path} is larger than {largest >> 20} MiB", "Name the right file")
     return File(data, stat.S_IMODE(mode))
 
 

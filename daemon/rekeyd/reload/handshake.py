@@ -17,6 +17,10 @@ class HandshakeError(RekeydError):
     """The handshake failed; the text is OpenSSL's reason."""
 
 
+class UnbelievedError(HandshakeError):
+    """One side does not believe the other's certificate."""
+
+
 class Looker:
     """A client that may shake hands again and again.
 
@@ -50,6 +54,31 @@ class Looker:
             except ssl.SSLError as error:
                 raise HandshakeError(error.reason or "no reason given") from error
         raise HandshakeError("it does not end")
+
+
+def fingerprints_shown_between(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, str]:
+    """What the server shows to the client and the client to the server: SHA-256 of each leaf's DER.
+
+    Raises:
+        UnbelievedError: one of them does not believe the other.
+        HandshakeError: it fails for another reason.
+    """
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = (
+        client.wrap_bio(to_client, to_server),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    )
+    try:
+        for _ in range(_ROUNDS):
+            through = [_advance(side) for side in sides]
+            if all(through):
+                first, second = (side.getpeercert(binary_form=True) or b"" for side in sides)
+                return hashlib.sha256(first).hexdigest(), hashlib.sha256(second).hexdigest()
+    except ssl.SSLCertVerificationError as error:
+        raise UnbelievedError(error.verify_message) from error
+    except ssl.SSLError as error:
+        raise HandshakeError(error.reason or "no reason given") from error
+    raise HandshakeError("it does not end")
 
 
 def _advance(side: ssl.SSLObject) -> bool:

@@ -14,22 +14,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import SecretStr
-
 from rekeyd.errors import Problem, SettingsError
-from rekeyd.reload.named import Pair
+from rekeyd.reload.files import File
+from rekeyd.reload.keyring import Keys, identity_of, keys_of, static_keys_of
+from rekeyd.reload.named import KEY_FILE, PEPPER, Pair
 from rekeyd.reload.snapshot import Snapshot
 from rekeyd.settings import Settings
 from rekeyd.trust.certificates import Anchors, Material, Origin, read_anchors, read_material
 from rekeyd.trust.claims import Terms
 from rekeyd.trust.generation import Candidate, Finding, Part, Severity
-from rekeyd.trust.keys import Credential, KeyRing
+from rekeyd.trust.key_file import NO_KEY_FILE, KeyOrigin
 from rekeyd.trust.pem import MaterialError
 from rekeyd.trust.policy import Policy
 from rekeyd.trust.policy_file import parse_policy
 from rekeyd.trust.private_keys import passphrase_in
 from rekeyd.trust.revocations import Revocations, read_revocations
-from rekeyd.trust.rights import Right
 from rekeyd.trust.token_keys import Signer, read_key_set, signer_of_secret
 from rekeyd.trust.tokens import TokenRules
 
@@ -53,14 +52,17 @@ class Interpreter:
             Finding("settings", Severity.WARN, Part.SETTINGS, _said(problem), problem.fix)
             for problem in snapshot.parsed.warnings
         ]
+        keys, origin = self._keys(snapshot, faults)
         candidate = Candidate(
             settings=snapshot.parsed.settings,
             certificates=self._certificates(snapshot, faults),
             anchors=_anchors(snapshot, "tls.ca_cert", Part.CLIENT_CA, faults),
             revocations=self._revocations(snapshot, faults),
             upstream_anchors=_anchors(snapshot, "upstream.ca_cert", Part.UPSTREAM_CA, faults),
-            ring=_ring(snapshot.parsed.settings),
-            tokens=self._tokens(snapshot, faults),
+            ring=keys.ring,
+            tokens=self._tokens(snapshot, keys, faults),
+            key_file=keys.key_file,
+            key_origin=origin,
             policy=policy,
             digest=snapshot.digest,
             faults=tuple(faults),
@@ -82,7 +84,8 @@ class Interpreter:
         _anchors(snapshot, "tls.ca_cert", Part.CLIENT_CA, faults)
         self._revocations(snapshot, faults)
         _anchors(snapshot, "upstream.ca_cert", Part.UPSTREAM_CA, faults)
-        self._tokens(snapshot, faults)
+        keys, _ = self._keys(snapshot, faults)
+        self._tokens(snapshot, keys, faults)
         file = snapshot.parsed.file
         return [*problems, *(Problem(file, "", fault.message, fault.fix, fault.rule) for fault in faults)]
 
@@ -118,12 +121,13 @@ class Interpreter:
             faults.append(_fault(error, Part.CLIENT_CRL, snapshot.paths["tls.crl"]))
             return None
 
-    def _tokens(self, snapshot: Snapshot, faults: list[Finding]) -> TokenRules:
+    def _tokens(self, snapshot: Snapshot, keys: Keys, faults: list[Finding]) -> TokenRules:
         access = snapshot.parsed.settings.access
         terms = Terms(access.jwt_leeway, access.jwt_issuer, access.jwt_audience)
         issuers = self._issuer_keys(snapshot, faults)
         bound = (signer.bound_to(str(terms.issuer), str(terms.audience)) for signer in issuers)
-        return TokenRules((*_static_signers(snapshot.parsed.settings), *bound), terms)
+        revoked = keys.key_file.revoked_tokens if keys.key_file is not None else frozenset()
+        return TokenRules((*_static_signers(snapshot.parsed.settings), *bound), terms, revoked)
 
     def _issuer_keys(self, snapshot: Snapshot, faults: list[Finding]) -> tuple[Signer, ...]:
         file = snapshot.contents.get("access.jwks_file")
@@ -137,6 +141,21 @@ class Interpreter:
             return ()
         faults.extend(_passed_over(called, path) for called in found.passed_over)
         return found.signers
+
+    def _keys(self, snapshot: Snapshot, faults: list[Finding]) -> tuple[Keys, KeyOrigin]:
+        """Where the key file can't be used the keys of the settings are left, and a fault."""
+        settings = snapshot.parsed.settings
+        file, pepper = snapshot.contents.get(KEY_FILE), snapshot.contents.get(PEPPER)
+        identity = identity_of(settings, file, pepper)
+        try:
+            keys = self._once(identity, lambda: keys_of(settings, file, pepper))
+        except SettingsError as error:
+            faults += [
+                Finding(p.rule, Severity.REFUSE, Part.KEYS, f"{p.file}: {_said(p)}", p.fix)
+                for p in error.problems
+            ]
+            keys = static_keys_of(settings)
+        return keys, _origin_of(settings, keys, file, pepper)
 
     def _once(self, identity: Hashable, make: Callable[[], T]) -> T:
         made = self._used.get(identity) or self._known.get(identity) or make()
@@ -206,18 +225,15 @@ def _static_signers(settings: Settings) -> Iterator[Signer]:
                 yield signer_of_secret(key_id, secret.get_secret_value())
 
 
-def _ring(settings: Settings) -> KeyRing:
-    service = settings.service
-    static = (
-        ("api_key", Right.MANAGE, service.api_key),
-        ("alt_api_key", Right.MANAGE, service.alt_api_key),
-        ("read_only_api_key", Right.READ, service.read_only_api_key),
+def _origin_of(settings: Settings, keys: Keys, file: File | None, pepper: File | None) -> KeyOrigin:
+    access = settings.access
+    return KeyOrigin(
+        file=str(access.keys_file) if file else "",
+        mode=file.mode if file else NO_KEY_FILE.mode,
+        pepper_file=str(access.pepper_file) if pepper else "",
+        pepper_mode=pepper.mode if pepper else NO_KEY_FILE.pepper_mode,
+        pepper=keys.ring.pepper_id,
     )
-    return KeyRing(_credential(key_id, right, secret) for key_id, right, secret in static if secret)
-
-
-def _credential(key_id: str, right: Right, secret: SecretStr) -> Credential:
-    return Credential.of_secret(key_id, right, secret.get_secret_value())
 
 
 def _policy(snapshot: Snapshot) -> Policy:

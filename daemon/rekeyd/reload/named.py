@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rekeyd.reload.files import LARGEST, LARGEST_KEY_FILE
 from rekeyd.reload.folder import Contents
-from rekeyd.settings import Settings
+from rekeyd.settings import Settings, speaks_tls
 
 PASSPHRASE = "tls.key_passphrase_file"  # noqa: S105 - the name of a setting
+
+KEY_FILE, PEPPER = "access.keys_file", "access.pepper_file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +29,34 @@ class Pair:
 
 def files_named_by(settings: Settings) -> dict[str, Path]:
     """The input files by dotted key, without those in `tls.certificate_dir`."""
-    tls, service = settings.tls, settings.service
-    of_clients = service.enable_tls and service.verify_https_client_certificate
+    tls, service, secure = settings.tls, settings.service, speaks_tls(settings)
+    of_others = settings.cluster.p2p.enable_tls or (
+        service.enable_tls and service.verify_https_client_certificate
+    )
     named = {
-        "tls.cert": tls.cert if service.enable_tls else None,
-        "tls.key": tls.key if service.enable_tls else None,
-        PASSPHRASE: tls.key_passphrase_file if service.enable_tls else None,
-        **(dict(_files_listed(settings)) if service.enable_tls else {}),
-        "tls.ca_cert": tls.ca_cert if of_clients else None,
-        "tls.crl": tls.crl if of_clients else None,
+        "tls.cert": tls.cert if secure else None,
+        "tls.key": tls.key if secure else None,
+        PASSPHRASE: tls.key_passphrase_file if secure else None,
+        **(dict(_files_listed(settings)) if secure else {}),
+        "tls.ca_cert": tls.ca_cert if of_others else None,
+        "tls.crl": tls.crl if of_others else None,
         "upstream.ca_cert": settings.upstream.ca_cert,
         "access.jwks_file": settings.access.jwks_file,
         "access.policy": settings.access.policy if isinstance(settings.access.policy, Path) else None,
+        KEY_FILE: settings.access.keys_file,
+        PEPPER: settings.access.pepper_file if settings.access.keys_file else None,
     }
     return {key: path for key, path in named.items() if path is not None}
 
 
+def largest(key: str) -> int:
+    """How many bytes the file of a dotted key may have."""
+    return LARGEST_KEY_FILE if key == KEY_FILE else LARGEST
+
+
 def folder_named_by(settings: Settings) -> Path | None:
     """`tls.certificate_dir`, where TLS is on."""
-    return settings.tls.certificate_dir if settings.service.enable_tls else None
+    return settings.tls.certificate_dir if speaks_tls(settings) else None
 
 
 def files_in(contents: Contents) -> dict[str, Path]:
@@ -54,7 +66,7 @@ def files_in(contents: Contents) -> dict[str, Path]:
 
 def pairs_named_by(settings: Settings, contents: Contents | None) -> tuple[Pair, ...]:
     """Certificates with their keys: the default, those of the list, those of the folder, in this order."""
-    return tuple(_pairs(settings, contents)) if settings.service.enable_tls else ()
+    return tuple(_pairs(settings, contents)) if speaks_tls(settings) else ()
 
 
 def _pairs(settings: Settings, contents: Contents | None) -> Iterator[Pair]:

@@ -38,6 +38,8 @@ _PARTS_OF_KEYS = {
     "upstream.ca_cert": Part.UPSTREAM_CA,
     "access.policy": Part.POLICY,
     "access.jwks_file": Part.TOKENS,
+    "access.keys_file": Part.KEYS,
+    "access.pepper_file": Part.KEYS,
 }
 
 

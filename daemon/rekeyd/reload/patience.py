@@ -31,6 +31,8 @@ PASSING = frozenset(
         "passphrase_wrong",
         "pair_incomplete",
         "crl_of_another_issuer",
+        "keys_torn",
+        "pepper_mismatch",
     }
 )
 """Rules whose breach may be the middle of a change."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection
 import structlog
 
 from rekeyd.errors import RekeydError
+from rekeyd.system.error_queue import tidy
 
 TIMEOUT = 2.0
 """Seconds for one handshake."""
@@ -118,7 +119,7 @@ def _credulous() -> ssl.SSLContext:
     client.check_hostname = False
     client.verify_mode = ssl.CERT_NONE
     client.set_alpn_protocols(["http/1.1"])
-    return client
+    return tidy(client)
 
 
 def _reason(error: OSError) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from rekeyd.settings.client_patterns import ClientPattern, parse_client_pattern
+from rekeyd.settings.endpoints import PEER_FIX, Endpoint, Peer, parse_endpoint, peer
 from rekeyd.settings.kinds import Kind, UnusableError, alternatives
 from rekeyd.settings.pair_files import FIX, PairFiles, pair_files, pairs_beside
 from rekeyd.settings.paths import absolute, absolute_socket, beside, policy_beside, socket_beside
@@ -193,6 +194,10 @@ def _path(wants: str) -> Kind:
 
 
 Host = Annotated[str, BeforeValidator(_host), Kind("a host name or an IP address", "", (str,), text=True)]
+OptionalHost = Annotated[
+    Annotated[str, BeforeValidator(_host)] | None,
+    Kind("a host name or an IP address, or null", "", (str, type(None)), text=True),
+]
 FilePath = Annotated[Path | None, BeforeValidator(absolute), _path("the path of a file, or null")]
 FolderPath = Annotated[Path | None, BeforeValidator(absolute), _path("the path of a folder, or null")]
 SocketPath = Annotated[Path | None, BeforeValidator(absolute_socket), _path("the path of a socket, or null")]
@@ -224,6 +229,21 @@ def _grpc_address(value: Any) -> UpstreamAddress | None:
 _ADDRESS = Kind("an address, or null", "", (str, type(None)), text=True, locate=socket_beside)
 HttpAddress = Annotated[UpstreamAddress | None, BeforeValidator(_address), _ADDRESS]
 GrpcAddress = Annotated[UpstreamAddress | None, BeforeValidator(_grpc_address), _ADDRESS]
+
+
+# --- peers
+
+
+def _endpoint(value: Any) -> Endpoint | None:
+    if value is None or isinstance(value, Endpoint):
+        return value
+    return parse_endpoint(_text(value, "an address, as a string", "Write `host:port`"), unix=True)
+
+
+OptionalEndpoint = Annotated[Endpoint | None, BeforeValidator(_endpoint), _ADDRESS]
+Peers = Annotated[
+    tuple[Annotated[Peer, BeforeValidator(peer)], ...], Kind("a list of peers", PEER_FIX, (list,))
+]
 
 
 # --- certificates and clients

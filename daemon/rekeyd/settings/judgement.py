@@ -31,6 +31,17 @@ class Judge(Section):
         "The certificate is signed with MD5 or SHA-1. OpenSSL's own bound as above.",
         reloadable=True,
     )
+    peer_unbelieved: fields.Gravity = setting(
+        "refuse",
+        "With `cluster.p2p.enable_tls`: `tls.ca_cert` does not vouch for the own certificate, so peers with "
+        "the same file would refuse it.",
+        reloadable=True,
+    )
+    peer_unfit: fields.Gravity = setting(
+        "refuse",
+        "With `cluster.p2p.enable_tls`: the own certificate is not for servers and clients both.",
+        reloadable=True,
+    )
     expiry_backwards: fields.Gravity = setting(
         "warn",
         "The new certificate expires before the one that it replaces.",
@@ -88,6 +99,31 @@ class Judge(Section):
     )
     crl_backwards: fields.Gravity = setting(
         "warn", "A CRL is older than the one that it replaces.", reloadable=True
+    )
+    keys_emptied: fields.Gravity = setting(
+        "refuse",
+        "The key file has no keys any more, and had some.",
+        reloadable=True,
+    )
+    key_expires_soon: fields.Gravity = setting(
+        "warn",
+        "The last secret of a key expires within 14 days.",
+        reloadable=True,
+    )
+    key_expired: fields.Gravity = setting(
+        "warn",
+        "A key has expired and is still in the key file.",
+        reloadable=True,
+    )
+    key_file_writable: fields.Gravity = setting(
+        "warn",
+        "The key file can be written by its group or by others, who could let themselves in.",
+        reloadable=True,
+    )
+    pepper_exposed: fields.Gravity = setting(
+        "warn",
+        "The pepper file can be read by every user of this machine.",
+        reloadable=True,
     )
     secrets_shadowed: fields.Gravity = setting(
         "warn",

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from rekeyd.errors import Problem, SettingsError
 from rekeyd.settings.kinds import UnusableError
+from rekeyd.settings.peer_rules import PEER_RULES, PEER_WARNINGS
 from rekeyd.settings.rules import RULES, WARNINGS, Rule, not_yet
 from rekeyd.settings.schema import Settings, as_running, describe, restart_needed
 from rekeyd.settings.sources import Origin, Sources, nested
@@ -56,7 +57,7 @@ def under(parsed: Parsed, running: Settings) -> Parsed:
     """
     waiting = restart_needed(running, parsed.settings)
     mixed = replace(parsed, settings=as_running(parsed.settings, running), restart_needed=waiting)
-    if problems := tuple(_check(RULES, mixed, set())):
+    if problems := tuple(_check((*RULES, *PEER_RULES), mixed, set())):
         raise SettingsError(problems)
     return mixed
 
@@ -84,10 +85,10 @@ def parse(source: bytes, *, file: Path, environ: Mapping[str, str], cwd: Path | 
     settings, unfit = _validate(sources)
     parsed = Parsed(settings, tuple(sorted(sources.ignored)), file=str(file), origins=sources.origins)
     doubtful = sources.doubtful | unfit.keys()
-    broken = [*_check(RULES, parsed, doubtful), *_placed(not_yet(settings), parsed)]
+    broken = [*_check((*RULES, *PEER_RULES), parsed, doubtful), *_placed(not_yet(settings), parsed)]
     if problems := [*sources.problems, *chain(*unfit.values()), *broken]:
         raise UnfitSettingsError(problems, parsed)
-    return replace(parsed, warnings=tuple(_check(WARNINGS, parsed, doubtful)))
+    return replace(parsed, warnings=tuple(_check((*WARNINGS, *PEER_WARNINGS), parsed, doubtful)))
 
 
 def _check(rules: Iterable[Rule], parsed: Parsed, doubtful: set[str]) -> Iterator[Problem]:

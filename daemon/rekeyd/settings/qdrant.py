@@ -37,7 +37,7 @@ _KEYS = {
         "peer_id",
         "resharding_enabled",
     ),
-    "cluster.p2p": ("connection_pool_size", "port"),
+    "cluster.p2p": ("connection_pool_size",),
 }
 
 IGNORED = frozenset(_SECTIONS) | {f"{section}.{name}" for section, names in _KEYS.items() for name in names}

@@ -26,6 +26,7 @@ SHORT_SIGNING_KEY = 32
 _SERVICE_KEYS = ("service.api_key", "service.alt_api_key", "service.read_only_api_key")
 _CREDENTIALS = (*_SERVICE_KEYS, "access.keys_file", "access.jwks_file")
 _SIGNING_KEYS = ("service.api_key", "service.alt_api_key")
+_P2P_TLS = "cluster.p2p.enable_tls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,11 @@ def _tls_has_both_files(settings: Settings) -> Iterator[Problem]:
     pair = {"tls.cert": tls.cert, "tls.key": tls.key}
     missing = [key for key, path in pair.items() if path is None]
     elsewhere = len(missing) == len(pair) and (tls.certificates or tls.certificate_dir)
-    if settings.service.enable_tls and not elsewhere:
+    if speaks_tls(settings) and not elsewhere:
+        switch = "service.enable_tls" if settings.service.enable_tls else "cluster.p2p.enable_tls"
         for key in missing:
             yield _problem(
-                key,
-                "is not set, and `service.enable_tls` needs it",
-                "Name the file, or set `service.enable_tls: false`",
+                key, f"is not set, and `{switch}` needs it", f"Name the file, or set `{switch}: false`"
             )
     elif len(missing) == 1:
         other = next(key for key in pair if key not in missing)
@@ -118,7 +118,7 @@ def _upstream_is_not_ourselves(settings: Settings) -> Iterator[Problem]:
     upstream, service = settings.upstream.http, settings.service
     if upstream is None or upstream.port != service.http_port or not upstream.host:
         return
-    if upstream.host == service.host or (_is_wildcard(service.host) and is_loopback(upstream.host)):
+    if is_here(upstream.host, service.host):
         yield _problem(
             "upstream.http",
             "is the address on which rekeyd itself listens",
@@ -131,7 +131,7 @@ def _grpc_upstream_is_not_ourselves(settings: Settings) -> Iterator[Problem]:
     ports = {service.http_port, service.grpc_port}
     if upstream is None or not upstream.host or upstream.port not in ports:
         return
-    if upstream.host == service.host or (_is_wildcard(service.host) and is_loopback(upstream.host)):
+    if upstream.host == service.host or (is_wildcard(service.host) and is_loopback(upstream.host)):
         yield _problem(
             "upstream.grpc",
             "is an address on which rekeyd itself listens",
@@ -163,7 +163,7 @@ def _tokens_are_meant_for_us(settings: Settings) -> Iterator[Problem]:
 
 RULES: tuple[Rule, ...] = (
     Rule(
-        ("service.enable_tls", "tls.cert", "tls.key", "tls.certificates", "tls.certificate_dir"),
+        ("service.enable_tls", _P2P_TLS, "tls.cert", "tls.key", "tls.certificates", "tls.certificate_dir"),
         _tls_has_both_files,
     ),
     Rule(
@@ -200,11 +200,7 @@ class _Awaited:
     written: str
 
 
-_AWAITED = (
-    _Awaited("service.workers", 1, "1"),
-    _Awaited("access.keys_file", None, "null"),
-    _Awaited("cluster.p2p.enable_tls", False, "false"),
-)
+_AWAITED = (_Awaited("service.workers", 1, "1"),)
 NOT_YET = frozenset(awaited.key for awaited in _AWAITED)
 
 
@@ -228,6 +224,15 @@ def _everybody_gets_in(settings: Settings) -> Iterator[Problem]:
             "service.insecure",
             "whoever reaches the port may do everything",
             "Set `service.api_key` and remove it",
+        )
+
+
+def _pepper_without_keys(settings: Settings) -> Iterator[Problem]:
+    if settings.access.pepper_file and settings.access.keys_file is None:
+        yield _problem(
+            "access.pepper_file",
+            "has no effect: there is no `access.keys_file`, and other keys have no pepper",
+            "Name the key file, or remove it",
         )
 
 
@@ -320,7 +325,8 @@ def _trust_without_tls(settings: Settings) -> Iterator[Problem]:
 
 
 def _revocation_without_clients(settings: Settings) -> Iterator[Problem]:
-    if settings.tls.crl and settings.service.verify_https_client_certificate is False:
+    asked = settings.service.verify_https_client_certificate or settings.cluster.p2p.enable_tls
+    if settings.tls.crl and not asked:
         yield _problem(
             "tls.crl",
             "has no effect: clients are not asked for certificates",
@@ -331,6 +337,7 @@ def _revocation_without_clients(settings: Settings) -> Iterator[Problem]:
 WARNINGS: tuple[Rule, ...] = (
     Rule((*_CREDENTIALS, "service.insecure"), _everybody_gets_in),
     Rule((*_CREDENTIALS, "service.enable_tls", "service.host"), _keys_travel_in_the_open),
+    Rule(("access.keys_file", "access.pepper_file"), _pepper_without_keys),
     Rule(_SERVICE_KEYS, _short_keys),
     Rule((*_SERVICE_KEYS, "service.jwt_rbac"), _short_signing_keys),
     Rule((*_SIGNING_KEYS, "service.jwt_rbac"), _tokens_of_nobody),
@@ -339,11 +346,20 @@ WARNINGS: tuple[Rule, ...] = (
     Rule(("service.grpc_port", "service.single_port", "upstream.grpc"), _grpc_port_without_upstream),
     Rule(("service.grpc_port", "service.single_port", "upstream.grpc"), _grpc_upstream_without_port),
     Rule(("upstream.ca_cert", "upstream.http", "upstream.grpc"), _trust_without_tls),
-    Rule(("tls.crl", "service.verify_https_client_certificate"), _revocation_without_clients),
+    Rule(("tls.crl", "service.verify_https_client_certificate", _P2P_TLS), _revocation_without_clients),
 )
 
 
 # --- what the rules ask
+
+
+def speaks_tls(settings: Settings) -> bool:
+    """Whether any listener needs a certificate."""
+    return settings.service.enable_tls or settings.cluster.p2p.enable_tls
+
+
+def is_here(host: str, listened_on: str) -> bool:
+    return host == listened_on or (is_wildcard(listened_on) and is_loopback(host))
 
 
 def has_credential(settings: Settings) -> bool:
@@ -359,7 +375,7 @@ def is_loopback(host: str) -> bool:
         return host.lower().rstrip(".") == "localhost"
 
 
-def _is_wildcard(host: str) -> bool:
+def is_wildcard(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:

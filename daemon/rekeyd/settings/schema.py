@@ -22,6 +22,7 @@ from rekeyd.settings.sections import (
     Logging,
     Metrics,
     Service,
+    State,
     Tls,
     Upstream,
 )
@@ -39,6 +40,7 @@ class Settings(Section):
     upstream: Upstream = Upstream()
     access: Access = Access()
     admin: Admin = Admin()
+    state: State = State()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
     cluster: Cluster = Cluster()

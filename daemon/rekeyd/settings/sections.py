@@ -104,7 +104,7 @@ class Tls(Section):
     )
     ca_cert: fields.FilePath = setting(
         None,
-        "The authorities that vouch for client certificates, in PEM.",
+        "The authorities that vouch for client certificates, and for those of peers, in PEM.",
         reloadable=True,
         qdrant=True,
     )
@@ -234,7 +234,18 @@ class Access(Section):
     public: fields.RequestPaths = setting(
         (), "Exact paths that are open without a key, added to those of the policy.", reloadable=True
     )
-    keys_file: fields.FilePath = setting(None, "A file of named keys.", reloadable=True)
+    keys_file: fields.FilePath = setting(
+        None,
+        "The key file: named keys as digests, with rights and limits. YAML, or JSON where its name ends in "
+        "`.json`. `rekeyd keys` edits it.",
+        reloadable=True,
+    )
+    pepper_file: fields.FilePath = setting(
+        None,
+        "A file with a secret of at least 32 bytes, without which the key file's `hmac-sha256` digests say "
+        "nothing.",
+        reloadable=True,
+    )
     jwks_file: fields.FilePath = setting(
         None,
         "The public keys of an issuer of tokens (JWT), as a JSON Web Key Set: RS256, ES256, EdDSA. Its "
@@ -271,6 +282,20 @@ class Admin(Section):
         return "socket" not in self.model_fields_set
 
 
+class State(Section):
+    directory: fields.FolderPath = setting(
+        Path("/var/lib/rekeyd"),
+        "The folder for what outlives a restart: when each key was used. null: nothing is kept. The default "
+        "is systemd's `$STATE_DIRECTORY` where that is set, and off, with a warning, where it can't be "
+        "written.",
+    )
+
+    @property
+    def directory_is_default(self) -> bool:
+        """Nobody asked for this folder, so that doing without it is a warning and not an error."""
+        return "directory" not in self.model_fields_set
+
+
 class Metrics(Section):
     port: fields.OptionalPort = setting(None, "A port for Prometheus: plain HTTP, and open to all.")
 
@@ -286,10 +311,52 @@ class Logging(Section):
     buffer_mb: fields.BufferMegabytes = setting(
         8, "MiB of lines kept in memory while whoever reads the log is slow."
     )
+    audit: fields.FilePath = setting(
+        None,
+        "A file to which every decision is written as well, one JSON object a line, whatever `level` and "
+        "`decisions` say. It may be rotated away at any time: see etc/logrotate.conf. null: none.",
+    )
 
 
 class P2p(Section):
-    enable_tls: fields.Switch = setting(False, "Mutual TLS between peers, on the cluster port.", qdrant=True)
+    enable_tls: fields.Switch = setting(
+        False,
+        "Mutual TLS between peers, with `tls.cert` and `tls.ca_cert`: what comes in at `port` goes on to "
+        "`upstream`, and what the service sends to `peers` leaves through here. Never in plaintext.",
+        qdrant=True,
+    )
+    port: fields.Port = setting(6335, "The port for peers. 0 takes any free one.", qdrant=True)
+    host: fields.OptionalHost = setting(
+        None, "The address to listen on for peers. null: that of `service.host`."
+    )
+    upstream: fields.OptionalEndpoint = setting(
+        None,
+        "The plaintext cluster port of the service: `host:port` or `unix:/path`. `enable_tls` needs it.",
+        reloadable=True,
+    )
+    allowed_peers: fields.ClientPatterns = setting(
+        (),
+        "Certificates of peers, of those that `tls.ca_cert` vouches for, in the forms of "
+        "`tls.allowed_clients`; they hold for both directions. []: the peers below, and nobody else.",
+        reloadable=True,
+    )
+    peers: fields.Peers = setting(
+        (),
+        "Where the service's own connections to its peers come in, and where they go: a list of `{listen: "
+        "127.0.0.1:16336, connect: node-2.example.org:6335}`. Who answers there must have that name in its "
+        "certificate, or be what `expect:` says.",
+    )
+    connect_timeout: fields.Timeout = setting(
+        5,
+        "Seconds for which a connection is held until its other end is reached, which is tried with growing "
+        "pauses; then it is reset.",
+        reloadable=True,
+    )
+    idle_timeout: fields.Interval = setting(
+        3600,
+        "Seconds without a byte in either direction after which a tunnel ends. 0 or null: never.",
+        reloadable=True,
+    )
 
 
 class Cluster(Section):

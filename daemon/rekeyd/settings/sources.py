@@ -148,7 +148,7 @@ def _settings() -> dict[str, Setting]:
 
 def _outermost(key: str) -> str:
     """The part of a key that is no section: what lies deeper is a value, whose words are not repeated."""
-    names = accumulate(key.split("."), "{}.{}".format)
+    names = accumulate(key.partition("[")[0].split("."), "{}.{}".format)
     return next((name for name in names if name not in sections()), key)
 
 

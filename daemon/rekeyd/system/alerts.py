@@ -14,11 +14,13 @@ import ssl
 from contextvars import ContextVar
 from typing import Any
 
+from rekeyd.system.error_queue import TidyObject
+
 ACCEPTED: ContextVar[socket.socket | None] = ContextVar("ACCEPTED", default=None)
 """The socket of the handshake that is about to begin."""
 
 
-class _Handshake(ssl.SSLObject):
+class _Handshake(TidyObject):
     outgoing: ssl.MemoryBIO | None = None
     accepted: socket.socket | None = None
 

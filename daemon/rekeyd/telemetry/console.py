@@ -121,18 +121,18 @@ def _pieces(name: str, event: Event) -> Iterator[str]:
             yield f"{key}={_brief(value)}"
 
 
+_WHO = {"key_id", "subject", "token_id"}
 _AUTH = {
     "status",
     "grpc_status",
     "method",
     "path",
-    "key_id",
     "reason",
     "right_needed",
     "client",
     "duration",
     "count",
-}
+} | _WHO
 
 
 def _decision(event: Event) -> Iterator[str]:
@@ -141,8 +141,7 @@ def _decision(event: Event) -> Iterator[str]:
         yield f"grpc {_brief(event['grpc_status'])} {_brief(event.get('path', ''))}"
     else:
         yield " ".join(_brief(event[key]) for key in asked if event.get(key) is not None)
-    if event.get("key_id"):
-        yield _brief(event["key_id"])
+    yield _who(event)
     denied = event.get("event") == "auth.denied"
     if event.get("reason") and (denied or not event.get("key_id")):
         needs = f" (needs {_brief(event['right_needed'])})" if denied and event.get("right_needed") else ""
@@ -153,6 +152,12 @@ def _decision(event: Event) -> Iterator[str]:
         yield _brief(event["client"])
     if event.get("duration") is not None:
         yield _duration(event["duration"])
+
+
+def _who(event: Event) -> str:
+    """The key; behind it, of a token that it vouches for, the subject or else the token's own id."""
+    key, token = event.get("key_id"), event.get("subject") or event.get("token_id")
+    return " ".join([*([_brief(key)] if key else []), *([f"({_brief(token)})"] if token else [])])
 
 
 _RELOAD = {"trigger", "parts", "findings", "duration"}

@@ -5,15 +5,16 @@ come from one network within a second, one line stands for those that differ nei
 and says how many in `count`; it carries the fields on which all of them agree. None is dropped: the counts
 add up. A flood lasts until a second brings no more than `FLOOD`.
 
-Line, event and metric come from one call of `record`, so that they can't disagree: `logging.decisions` keeps
-a line out of the log, but not out of the count and not from those who listen.
+Line, event, metric and evidence come from one call of `record`, so that they can't disagree:
+`logging.decisions` keeps a line out of the log, but not out of the counts or the audit, and not from those
+who listen.
 
 Must not know: how a decision was made, or where lines go.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from rekeyd.telemetry.floods import NETWORKS, SECOND, Telling, network_of
@@ -171,48 +172,59 @@ class Emit(Protocol):
     """`Logs.emit`."""
 
     def __call__(
-        self, level: str, event: str, fields: dict[str, Any], *, dispensable: bool = ..., logged: bool = ...
+        self,
+        level: str,
+        event: str,
+        fields: dict[str, Any],
+        *,
+        dispensable: bool = ...,
+        logged: bool = ...,
+        audited: bool = ...,
     ) -> None: ...
 
 
 class Counts(Protocol):
-    """`Metrics`, as far as decisions are concerned."""
+    """`Metrics` and `Evidence`, as far as decisions are concerned."""
 
     def decided(self, decision: Decision) -> None: ...
 
 
 class DecisionLog:
-    """Tells decisions through `emit`, and counts each. To be used in a running event loop.
+    """Tells decisions through `emit`, and has each counted by all `counts`. For a running event loop.
 
     `decisions` is the setting `logging.decisions`, and may be set at any time. `hub` is asked whether anybody
-    listens for what the setting leaves out.
+    listens for what the setting leaves out. `audited`: there is an audit, which leaves nothing out.
     """
 
     def __init__(
         self,
         emit: Emit,
         *,
-        counts: Counts | None = None,
+        counts: Sequence[Counts] = (),
         hub: Hub | None = None,
         decisions: Literal["all", "denied"] = "all",
+        audited: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.decisions = decisions
         self._emit = emit
+        self._audited = audited
         self._counts = counts
         self._hub = hub if hub is not None else Hub()
         self._denials = Telling(Coalescer(), self._tell, clock=clock)
 
     def record(self, decision: Decision) -> None:
         """Tell of one finished request."""
-        if self._counts is not None:
-            self._counts.decided(decision)
+        for counts in self._counts:
+            counts.decided(decision)
         if decision.decision == "denied":
             self._denials.add(decision)
             return
         logged = self.decisions == "all"
-        if logged or self._hub.wanted:
-            self._emit("info", "auth.allowed", decision.fields(), dispensable=True, logged=logged)
+        if logged or self._audited or self._hub.wanted:
+            self._emit(
+                "info", "auth.allowed", decision.fields(), dispensable=True, logged=logged, audited=True
+            )
 
     def close(self) -> None:
         """Tell what still waits."""
@@ -222,4 +234,4 @@ class DecisionLog:
         fields = denial.fields()
         if count > 1:
             fields["count"] = count
-        self._emit("warning", "auth.denied", fields)
+        self._emit("warning", "auth.denied", fields, audited=True)

@@ -69,6 +69,8 @@ class Failure(NamedTuple):
     client: str | None
     reason: str | None
     generation: int | None = None
+    peer: str | None = None
+    """What it calls itself by the certificate that it showed; not verified."""
 
     def fields(self) -> dict[str, Any]:
         """What is known, as the line has it."""
@@ -188,11 +190,14 @@ class HandshakeLog:
         if self._counts is not None:
             self._counts.handshake(listener)
 
-    def failed(self, listener: str, client: str, reason: str, generation: int | None) -> None:
-        """Tell of one handshake that failed: why, in a few words; `client` is an address without its port."""
+    def failed(  # what a line says, in its order
+        self, listener: str, client: str, reason: str, generation: int | None, peer: str | None = None
+    ) -> None:
+        """Tell of one handshake that failed: why, in a few words; `client` is an address without its port,
+        `peer` what it calls itself."""
         if self._counts is not None:
             self._counts.handshake_failed(listener, reason)
-        self._failures.add(Failure(listener, client, reason, generation))
+        self._failures.add(Failure(listener, client, reason, generation, peer))
 
     def close(self) -> None:
         """Tell what still waits."""

@@ -3,7 +3,8 @@
 Owns: the head of a line (`timestamp`, `level`, `event`, `generation`, in this order on every line), the level
 filter, and the routes into the sink: structlog, the standard library's logging (aiohttp, asyncio), warnings
 and exceptions that nobody caught. Nothing is printed on stderr, and no traceback. Whoever listens at the hub
-hears the very events that are written, from one place.
+hears the very events that are written, from one place; and the audit, a file of its own with the decisions
+alone, has the very lines, always as JSON.
 
 Must not know: what events mean.
 """
@@ -26,6 +27,7 @@ from rekeyd.telemetry.sink import Lost, Sink
 
 SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _HEARD = SEVERITY["info"]
+_LAST_WORDS = 5.0  # seconds for the audit to be written at the end
 _METHODS = {"exception": "error", "warn": "warning", "fatal": "critical", "msg": "info"}
 
 # "Exception in callback f(b'…')": asyncio quotes arguments, which may be bytes that a client sent.
@@ -38,7 +40,8 @@ _INDISCREET = ("hpack",)
 class Logs:
     """Turns events into lines for one sink. `level` may be set at any time.
 
-    `hub` has every event from level info upwards, whatever `level` keeps out of the log.
+    `hub` has every event from level info upwards, whatever `level` keeps out of the log. `audit` has what is
+    `audited`, whatever `level` says; what is wrong with it is told in the log.
     """
 
     def __init__(
@@ -48,14 +51,20 @@ class Logs:
         level: str,
         generation: Callable[[], int | None],
         sink: Sink,
+        audit: Sink | None = None,
     ) -> None:
         self._render = render
         self._generation = generation
         self._sink = sink
+        self._audit = audit
         self.hub = Hub()
         self._least = SEVERITY[level]
         self._undo = contextlib.ExitStack()
         sink.tell = self._dropped
+        if audit is not None:
+            audit.tell = self._missing_in_audit
+            audit.on_loss = self._audit_lost
+            audit.on_change = self._audit_changed
 
     @property
     def level(self) -> str:
@@ -75,29 +84,35 @@ class Logs:
         *,
         dispensable: bool = False,
         logged: bool = True,
+        audited: bool = False,
     ) -> None:
         """Write one line; an event that brings its own `generation` keeps it.
 
-        `dispensable` lines are the first to go when the reader of the log is stuck. What is not `logged` is
-        for the hub alone.
+        `dispensable` lines are the first to go when the reader of the log is stuck; nothing in the audit is
+        dispensable. What is not `logged` is for the hub and, if `audited`, the audit alone.
         """
-        line = self._line(level, event, fields, logged=logged)
+        line = self._line(level, event, fields, logged=logged, audited=audited)
         if line is not None:
             self._sink.write(line, dispensable=dispensable)
 
     def _line(
-        self, level: str, event: str, fields: Mapping[str, Any], *, logged: bool = True
+        self, level: str, event: str, fields: Mapping[str, Any], *, logged: bool = True, audited: bool = False
     ) -> bytes | None:
-        """The line, once the hub has the event; None where it is not for the log."""
+        """The line, once hub and audit have the event; None where it is not for the log."""
         severity = SEVERITY[level]
         written = logged and severity >= self._least
         heard = self.hub.wanted and severity >= _HEARD
-        if not (written or heard):
+        audit = self._audit if audited else None
+        if not (written or heard or audit):
             return None
         told = self._told(level, event, fields)
         if heard:
             self.hub.publish(told)
-        return self._render(told) if written else None
+        line = self._render(told) if written else None
+        if audit is not None:
+            in_json = line is not None and self._render is lines.to_json
+            audit.write(line if line is not None and in_json else lines.to_json(told))
+        return line
 
     def _told(self, level: str, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         stamp = lines.stamp(time.time_ns())
@@ -109,9 +124,29 @@ class Logs:
             **fields,
         }
 
+    def lost(self) -> dict[str, int]:
+        """How many lines were lost since the start, by log."""
+        sinks = {"main": self._sink, **({"audit": self._audit} if self._audit is not None else {})}
+        return {name: sink.lost for name, sink in sinks.items()}
+
     def _dropped(self, lost: Lost) -> bytes:
-        fields = {"allowed": lost.dispensable, "others": lost.others}
-        return self._render(self._told("warning", "log.dropped", fields))
+        return self._render(self._told("warning", "log.dropped", _loss("main", lost)))
+
+    def _missing_in_audit(self, lost: Lost) -> bytes:
+        """Told in the audit itself, where the gap is."""
+        return lines.to_json(self._told("warning", "log.dropped", _loss("audit", lost)))
+
+    def _audit_lost(self, lost: Lost) -> None:
+        self.emit("error", "log.dropped", _loss("audit", lost))
+
+    def _audit_changed(self, error: OSError | None) -> None:
+        if error is None:
+            self.emit("info", "audit.written", {})
+        else:
+            fix = (
+                "Make room, or let rekeyd write there again; meanwhile lines are kept, as far as memory goes"
+            )
+            self.emit("error", "audit.unwritable", {"problem": error.strerror or str(error), "fix": fix})
 
     def process(self, _logger: object, method: str, event: structlog.types.EventDict) -> bytes:
         """structlog's only processor."""
@@ -149,6 +184,8 @@ class Logs:
     def close(self) -> None:
         """Write what is buffered (see `Sink.close`) and give the process its own ways of telling back."""
         self._undo.close()
+        if self._audit is not None:
+            self._audit.close(_LAST_WORDS)  # first: what it loses now is told in the log
         self._sink.close()
 
 
@@ -158,14 +195,15 @@ def configure(
     level: str,
     generation: Callable[[], int | None],
     sink: Sink,
+    audit: Sink | None = None,
 ) -> Logs:
     """Make `sink` the end of everything that is logged in this process, until `Logs.close`.
 
-    `generation` is asked at every line, from any thread.
+    `audit` is another one for decisions. `generation` is asked at every line, from any thread.
     """
     human = format == "console" or (format == "auto" and sink.isatty())
     render = _to_console(colour=_wants_colour(sink)) if human else lines.to_json
-    logs = Logs(render=render, level=level, generation=generation, sink=sink)
+    logs = Logs(render=render, level=level, generation=generation, sink=sink, audit=audit)
     structlog.configure(
         processors=[logs.process],
         wrapper_class=structlog.make_filtering_bound_logger(
@@ -177,6 +215,10 @@ def configure(
     logs.listen()
     logs.level = level
     return logs
+
+
+def _loss(log: str, lost: Lost) -> dict[str, Any]:
+    return {"log": log, "allowed": lost.dispensable, "others": lost.others}
 
 
 class _Output:

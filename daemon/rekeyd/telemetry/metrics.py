@@ -14,6 +14,7 @@ Must not know: where metrics are served.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -29,7 +30,7 @@ from prometheus_client.registry import Collector
 
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.telemetry.handshakes import kind_of
-from rekeyd.telemetry.tallies import OTHER, Durations, KeyIds
+from rekeyd.telemetry.tallies import KEY_IDS, OTHER, Durations, KeyIds
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.rights import Right
 from rekeyd.trust.verdict import Reason
@@ -59,7 +60,8 @@ class Metrics(Collector):
     """Everything that is counted in this process, and what is asked when somebody wants to know.
 
     `generation` is the one that is served now; `connections` how many are open, by the number of the
-    generation under which they were accepted; `now` is in seconds of the epoch.
+    generation under which they were accepted; `last_used` when a key was, by its id; `lost_lines` how many a
+    log has lost, by its name; times are in seconds of the epoch.
     """
 
     def __init__(
@@ -68,11 +70,15 @@ class Metrics(Collector):
         version: str,
         generation: Callable[[], Generation | None],
         connections: Callable[[], Mapping[int, int]],
+        last_used: Callable[[str], float | None] = lambda _: None,
+        lost_lines: Callable[[], Mapping[str, int]] = dict,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._version = version
         self._generation = generation
         self._connections = connections
+        self._last_used = last_used
+        self._lost_lines = lost_lines
         self._now = now
         self._reloads: Counter[tuple[str, ...]] = Counter()
         self._last_attempt = self._last_success = 0.0
@@ -86,6 +92,10 @@ class Metrics(Collector):
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
+
+    def register(self, more: Collector) -> None:
+        """What else is to be told at a scrape."""
+        self._registry.register(more)
 
     # What happens.
 
@@ -152,12 +162,31 @@ class Metrics(Collector):
             self._handshake_failures,
         )
         yield from self._of_requests()
+        yield _gauge(
+            "rekeyd_key_last_used_timestamp_seconds",
+            f"When a key last let a request in; of the first {KEY_IDS} keys that are served.",
+            ["key_id"],
+            self._uses(),
+        )
+        yield _counter(
+            "rekeyd_lost_lines",
+            "Lines that could not be written: of the log (`main`), and of the audit.",
+            ["log"],
+            {(log,): count for log, count in self._lost_lines().items()},
+        )
         yield _counter(
             "rekeyd_upstream_failures",
             "Requests whose upstream could not be reached, broke off or was too slow.",
             ["cause"],
             self._upstream_failures,
         )
+
+    def _uses(self) -> dict[tuple[str, ...], float]:
+        """Always of the same keys, those first that may do most, so that no label comes and goes."""
+        generation = self._generation()
+        ids = generation.ring.ids if generation is not None else ()
+        uses = {(key_id,): self._last_used(key_id) for key_id in islice(ids, KEY_IDS)}
+        return {labels: use for labels, use in uses.items() if use is not None}
 
     def _of_what_is_served(self) -> Iterator[Metric]:
         generation = self._generation()

@@ -1,20 +1,23 @@
 """What `rekeyd status` says: built here from what is, and put into words here for a person.
 
 The rules: `serving` is what readiness says. Everything is asked at the moment of the answer, nothing is kept.
-Of keys there are ids and rights; no secret is in a status. Names in a certificate may hold anything, so a
+Of keys there are ids, rights and when they were used, each key once, however many secrets it has; no secret
+is in a status. Names in a certificate may hold anything, so a
 person's terminal gets them escaped. Fields may join; those that are there keep their names.
 
 Pure. Must not know: who asks, and how the state is found out.
 """
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, overload
 
 from rekeyd.telemetry.console import safe
+from rekeyd.telemetry.evidence import UNUSED, KeyUse
 from rekeyd.trust.certificates import Material
 from rekeyd.trust.generation import Generation, described
+from rekeyd.trust.rights import Right
 
 SHOWN = 20
 """Certificates and keys that a person is shown; `--json` has all."""
@@ -27,8 +30,10 @@ class State:
 
     `checks` are those of readiness; `connections` are open ones by the number of the generation under which
     they were accepted; `last_reload` is `Outcome.fields()`; `refused_since` is in seconds of the epoch, and
-    None where what is on disk is not refused; `grpc_health` is what
-    the gRPC upstream says of itself, None where gRPC is not served.
+    None where what is on disk is not refused; `cluster` says how tunnels to peers are, where there are any.
+    `use_of` is what is known of a key by its id, since `evidence_since` (in seconds of the epoch), kept in
+    `state_directory` (None: not kept); `in_use` is how many requests run on each key that has any.
+    `grpc_health` is what the gRPC upstream says of itself, None where gRPC is not served.
     """
 
     version: str
@@ -40,11 +45,16 @@ class State:
     last_reload: Mapping[str, Any] | None = None
     refused_since: float | None = None
     warnings: Sequence[str] = ()
+    use_of: Callable[[str], KeyUse] = lambda _: UNUSED
+    in_use: Mapping[str, int] = field(default_factory=dict)
+    evidence_since: float | None = None
+    state_directory: str | None = None
+    cluster: Mapping[str, Any] | None = None
     grpc_health: str | None = None
 
 
 def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
-    """All of it as JSON-able values."""
+    """All of it as JSON-able values, lists also as other sequences. May run in any thread."""
     generation = state.generation
     return {
         "version": state.version,
@@ -54,12 +64,14 @@ def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
         "checks": dict(state.checks),
         "generation": generation.number if generation is not None else None,
         "certificates": list(_certificates(generation, now)),
-        "keys": _keys(generation),
+        "keys": _Keys(generation, state.use_of, state.in_use),
         "token_keys": _token_keys(generation),
+        "evidence": {"since": _iso(state.evidence_since), "directory": state.state_directory},
         "upstream": _upstream(state),
         "connections": sum(state.connections.values()),
         "connections_by_generation": {str(number): n for number, n in sorted(state.connections.items())},
         "last_reload": None if state.last_reload is None else dict(state.last_reload),
+        "cluster": state.cluster,
         "refused_since": _iso(state.refused_since),
         "warnings": list(state.warnings),
     }
@@ -73,10 +85,51 @@ def _certificates(generation: Generation | None, now: dt.datetime) -> Iterator[d
         yield {**described(leaf), "default": number == 0, "expires_in": int(left)}
 
 
-def _keys(generation: Generation | None) -> list[dict[str, str]]:
-    if generation is None:
-        return []
-    return [{"id": credential.id, "right": str(credential.right)} for credential in generation.ring]
+class _Keys(Sequence[dict[str, Any]]):
+    """Each id once, with the highest right that one of its secrets has: the ring has those first.
+
+    An entry is made when it is asked for: a hundred thousand at once would rouse the garbage collector, which
+    holds up every thread while it looks at everything.
+    """
+
+    def __init__(
+        self, generation: Generation | None, use_of: Callable[[str], KeyUse], in_use: Mapping[str, int]
+    ) -> None:
+        self._rights: dict[str, Right] = {}
+        for credential in generation.ring if generation is not None else ():
+            self._rights.setdefault(credential.id, credential.right)
+        self._ids = list(self._rights)
+        self._use_of = use_of
+        self._in_use = in_use
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, at: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, at: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(at, slice):
+            return [self._entry(key_id) for key_id in self._ids[at]]
+        return self._entry(self._ids[at])
+
+    def _entry(self, key_id: str) -> dict[str, Any]:
+        entry = _key(key_id, str(self._rights[key_id]), self._use_of(key_id))
+        return {**entry, "in_use": self._in_use.get(key_id, 0)}
+
+
+def _key(key_id: str, right: str, use: KeyUse) -> dict[str, Any]:
+    return {
+        "id": key_id,
+        "right": right,
+        "first_used": _iso(use.first_used),
+        "last_used": _iso(use.last_used),
+        "allowed": use.allowed,
+        "denied": dict(use.denied),
+    }
 
 
 def _token_keys(generation: Generation | None) -> list[dict[str, Any]]:
@@ -118,8 +171,17 @@ def _said(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _certificates_said(status.get("certificates", ()))
     yield from _keys_said(status.get("keys", ()))
     yield from _token_keys_said(status.get("token_keys", ()))
+    yield from _evidence_said(status.get("evidence") or {})
     yield "connections", _connections_said(status)
     upstream = status.get("upstream") or {}
+    yield from _checks_said(status, upstream)
+    yield from _cluster_said(status.get("cluster"))
+    yield from _reload_said(status)
+    for warning in status.get("warnings", ()):
+        yield "warning", str(warning)
+
+
+def _checks_said(status: Mapping[str, Any], upstream: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     grpc = upstream.get("grpc") or {}
     known = {
         "upstream": [upstream.get("address")],
@@ -128,9 +190,6 @@ def _said(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, good in status.get("checks", {}).items():
         about = ", ".join(each for each in known.get(name, ()) if each)
         yield name, ("ok" if good else "FAILS") + (f" ({about})" if about else "")
-    yield from _reload_said(status)
-    for warning in status.get("warnings", ()):
-        yield "warning", str(warning)
 
 
 def _certificates_said(certificates: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -146,25 +205,52 @@ def _certificates_said(certificates: Sequence[Mapping[str, Any]]) -> Iterator[tu
 
 
 def _keys_said(keys: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    if keys:
-        yield "keys", _shown([f"{each['id']} ({each['right']})" for each in keys])
+    for number, each in enumerate(keys[:SHOWN]):
+        yield "" if number else "keys", f"{each['id']} ({each['right']}): {_use_said(each)}"
+    if len(keys) > SHOWN:
+        yield "", f"and {len(keys) - SHOWN} more"
+
+
+def _use_said(key: Mapping[str, Any]) -> str:
+    counts = key.get("denied") or {}
+    denied = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.items())
+    last = key.get("last_used")
+    used = f"last used {last}, {key.get('allowed')} allowed" if last else "not used"
+    if key.get("in_use"):
+        used += f", {key['in_use']} running"
+    return f"{used}; denied: {denied}" if denied else used
+
+
+def _evidence_said(evidence: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if evidence.get("since"):
+        kept = f"kept in {evidence['directory']}" if evidence.get("directory") else "not kept"
+        yield "uses", f"known since {evidence['since']}, {kept}"
 
 
 def _token_keys_said(keys: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     if keys:
-        said = _shown([f"{each['id']} ({each['algorithms'][0]})" for each in keys])
-        yield "token keys", f"{len(keys)}: {said}"
-
-
-def _shown(texts: Sequence[str]) -> str:
-    more = [f"and {len(texts) - SHOWN} more"] if len(texts) > SHOWN else []
-    return ", ".join([*texts[:SHOWN], *more])
+        said = [f"{each['id']} ({each['algorithms'][0]})" for each in keys[:SHOWN]]
+        more = [f"and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
+        yield "token keys", f"{len(keys)}: {', '.join([*said, *more])}"
 
 
 def _connections_said(status: Mapping[str, Any]) -> str:
     by_generation = status.get("connections_by_generation", {})
     said = [f"{count} of generation {number}" for number, count in by_generation.items()]
     return f"{status.get('connections')}" + (f": {', '.join(said)}" if said else "")
+
+
+def _cluster_said(cluster: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if not cluster:
+        return
+    inbound = cluster["inbound"]
+    ways = [
+        (f"in to {inbound['upstream']}", inbound),
+        *((f"to {each['peer']}", each) for each in cluster["peers"]),
+    ]
+    for number, (name, way) in enumerate(ways):
+        failing = f", {way['failures']} attempts failed: {way['problem']}" if way["failures"] else ""
+        yield "" if number else "peers", f"{name}: {way['tunnels']} open, {way['state']}{failing}"
 
 
 def _reload_said(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

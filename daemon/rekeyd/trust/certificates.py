@@ -63,6 +63,8 @@ class Certificate:
     signature_hash: str | None
     is_ca: bool
     publishes_issuer: bool
+    purposes: frozenset[str] | None = None
+    """The OIDs of its extended key usage (RFC 5280, 4.2.1.12); None where it may be used for anything."""
 
     @classmethod
     def from_der(cls, der: bytes) -> "Certificate":
@@ -219,6 +221,7 @@ def _describe(parsed: x509.Certificate, der: bytes) -> Certificate:
         signature_hash=_signature_hash(parsed),
         is_ca=_is_ca(parsed),
         publishes_issuer=_publishes_issuer(parsed),
+        purposes=_purposes(parsed),
     )
 
 
@@ -273,3 +276,11 @@ def _publishes_issuer(parsed: x509.Certificate) -> bool:
     except x509.ExtensionNotFound:
         return False
     return any(entry.access_method == AuthorityInformationAccessOID.CA_ISSUERS for entry in access)
+
+
+def _purposes(parsed: x509.Certificate) -> frozenset[str] | None:
+    try:
+        usages = parsed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return None
+    return frozenset(usage.dotted_string for usage in usages)

@@ -100,15 +100,27 @@ def _objection_to(certificate: Certificate, generation: Generation, before: Gene
         return "its client certificate is revoked"
     if not is_allowed(identity, generation.settings.tls.allowed_clients):
         return "its client certificate is not among tls.allowed_clients"
-    if before is None or _is_vouched_for(certificate, generation.client_anchors):
-        return None
-    lost = shrinkage(before, generation).authorities
-    return "the authority of its client certificate is not believed any more" if lost else None
+    if before is not None and loses_its_authority(certificate, before, generation):
+        return "the authority of its client certificate is not believed any more"
+    return None
 
 
-def _is_vouched_for(certificate: Certificate, anchors: Anchors | None) -> bool:
-    """Whether the issuer, the issuer's issuer and so on, up to a root, are believed."""
-    authorities = anchors.certificates if anchors else ()
+def loses_its_authority(certificate: Certificate, before: Generation, generation: Generation) -> bool:
+    """Whether what vouched for it under `before` may be among what is not believed now (see `objection`)."""
+    if is_vouched_for(certificate, generation.client_anchors):
+        return False
+    return bool(shrinkage(before, generation).authorities)
+
+
+def is_vouched_for(
+    certificate: Certificate, anchors: Anchors | None, between: Collection[Certificate] = ()
+) -> bool:
+    """Whether the issuer, the issuer's issuer and so on are known, up to a root that is believed.
+
+    `between` are the intermediates that come along.
+    """
+    believed = anchors.certificates if anchors else ()
+    authorities = (*believed, *between)
     seen: set[str] = set()
     ahead = [certificate]
     while ahead:
@@ -116,7 +128,7 @@ def _is_vouched_for(certificate: Certificate, anchors: Anchors | None) -> bool:
         for authority in authorities:
             if authority.sha256 in seen or not lower.is_issued_by(authority):
                 continue
-            if authority.subject == authority.issuer:
+            if authority.subject == authority.issuer and authority in believed:
                 return True
             seen.add(authority.sha256)
             ahead.append(authority)

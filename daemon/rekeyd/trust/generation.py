@@ -15,7 +15,8 @@ from typing import Any
 
 from rekeyd.settings import Settings, describe, has_credential
 from rekeyd.trust.certificates import Anchors, Certificate, Material
-from rekeyd.trust.keys import Credential, KeyRing
+from rekeyd.trust.key_file import NO_KEY_FILE, KeyFile, KeyOrigin
+from rekeyd.trust.keys import KeyRing
 from rekeyd.trust.policy import Policy
 from rekeyd.trust.revocations import Revocations
 from rekeyd.trust.succession import succession
@@ -135,6 +136,8 @@ class Candidate:
     tokens: TokenRules = field(default=NO_TOKENS, repr=False)
     faults: tuple[Finding, ...] = ()
     restart_needed: tuple[str, ...] = ()
+    key_file: KeyFile | None = None
+    key_origin: KeyOrigin = NO_KEY_FILE
 
     def generation(self, number: int) -> Generation:
         """This, believed, under that number."""
@@ -246,10 +249,20 @@ def _named(certificate: Certificate) -> dict[str, str]:
 
 
 def _keys_change(old: KeyRing, new: KeyRing) -> dict[str, Any]:
-    """Ids of keys; where there are many, the first of them and how many there are."""
+    """Ids of keys; where there are many, the first of them and how many there are. The id of a new pepper."""
     if old is new:
         return {}
-    return _counted(**_compared(_by_id(old), _by_id(new)))
+    touched = {key.id for key in new if old.with_digest(key.digest) != key}
+    touched |= {key.id for key in old if new.with_digest(key.digest) is None}
+    pepper = {} if old.pepper_id == new.pepper_id else {"pepper": new.pepper_id or "none"}
+    return {
+        **_counted(
+            added=[key for key in new.ids if key not in old.ids],
+            removed=[key for key in old.ids if key not in new.ids],
+            changed=[key for key in new.ids if key in touched and key in old.ids],
+        ),
+        **pepper,
+    }
 
 
 def _tokens_change(old: TokenRules, new: TokenRules) -> dict[str, Any]:
@@ -258,18 +271,12 @@ def _tokens_change(old: TokenRules, new: TokenRules) -> dict[str, Any]:
         return {}
     before, after = ({signer.id: signer for signer in rules.signers} for rules in (old, new))
     return _counted(
-        **_compared(before, after),
+        added=[name for name in after if name not in before],
+        removed=[name for name in before if name not in after],
+        changed=[name for name in after if name in before and after[name] != before[name]],
         revoked=sorted(new.revoked - old.revoked),
         reinstated=sorted(old.revoked - new.revoked),
     )
-
-
-def _compared(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, list[str]]:
-    return {
-        "added": [name for name in after if name not in before],
-        "removed": [name for name in before if name not in after],
-        "changed": [name for name in after if name in before and after[name] != before[name]],
-    }
 
 
 def _counted(**lists: list[str]) -> dict[str, Any]:
@@ -277,14 +284,6 @@ def _counted(**lists: list[str]) -> dict[str, Any]:
     told = _filled(**lists)
     counts = {f"{name}_count": len(ids) for name, ids in told.items() if len(ids) > KEYS_TOLD}
     return {**{name: ids[:KEYS_TOLD] for name, ids in told.items()}, **counts}
-
-
-def _by_id(ring: KeyRing) -> dict[str, set[Credential]]:
-    """A key that is being rotated has several secrets."""
-    found: dict[str, set[Credential]] = {}
-    for credential in ring:
-        found.setdefault(credential.id, set()).add(credential)
-    return found
 
 
 def _policy_change(old: Policy | None, new: Policy) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from rekeyd.trust import judge_certificates as certificates
 from rekeyd.trust import judge_clients as clients
+from rekeyd.trust import judge_keys as keys
+from rekeyd.trust import judge_peers as peers
 from rekeyd.trust.case import Case, Complaint
 from rekeyd.trust.generation import Candidate, Finding, Generation, Part, Severity, Verdict
 
@@ -52,14 +54,6 @@ def _severity(rule: Rule, complaint: Complaint, case: Case) -> Severity | None:
     return Severity.WARN if complaint.served else Severity(wanted)
 
 
-def _secrets_shadowed(case: Case) -> Iterator[Complaint]:
-    for shadowed, first in case.candidate.ring.shadowed:
-        yield Complaint(
-            f"the key {shadowed} has the same secret as {first}, so it is never the one that is found",
-            "Give each key a secret of its own",
-        )
-
-
 RULES: tuple[Rule, ...] = (
     Rule("expired", Part.SERVER_CERTIFICATE, Severity.REFUSE, certificates.expired),
     Rule("not_yet_valid", Part.SERVER_CERTIFICATE, Severity.HOLD, certificates.not_yet_valid),
@@ -73,6 +67,8 @@ RULES: tuple[Rule, ...] = (
     Rule("crl_of_another_issuer", Part.CLIENT_CRL, Severity.REFUSE, clients.crl_of_another_issuer),
     Rule("crl_badly_signed", Part.CLIENT_CRL, Severity.REFUSE, clients.crl_badly_signed),
     Rule("crl_unsupported", Part.CLIENT_CRL, Severity.REFUSE, clients.crl_unsupported),
+    Rule("peer_unbelieved", Part.SERVER_CERTIFICATE, Severity.REFUSE, peers.unbelieved),
+    Rule("peer_unfit", Part.SERVER_CERTIFICATE, Severity.REFUSE, peers.unfit),
     Rule("expiry_backwards", Part.SERVER_CERTIFICATE, Severity.WARN, certificates.expiry_backwards),
     Rule("names_lost", Part.SERVER_CERTIFICATE, Severity.WARN, certificates.names_lost),
     Rule("certificate_shadowed", Part.SERVER_CERTIFICATE, Severity.WARN, certificates.shadowed),
@@ -85,5 +81,13 @@ RULES: tuple[Rule, ...] = (
     Rule("client_ca_expired", Part.CLIENT_CA, Severity.WARN, clients.ca_expired),
     Rule("crl_incomplete", Part.CLIENT_CRL, Severity.WARN, clients.crl_incomplete),
     Rule("crl_backwards", Part.CLIENT_CRL, Severity.WARN, clients.crl_backwards),
-    Rule("secrets_shadowed", Part.KEYS, Severity.WARN, _secrets_shadowed),
+    Rule("keys_emptied", Part.KEYS, Severity.REFUSE, keys.emptied),
+    Rule("no_key", Part.KEYS, Severity.REFUSE, keys.nobody),
+    Rule("pepper_missing", Part.KEYS, Severity.REFUSE, keys.pepper_missing),
+    Rule("pepper_mismatch", Part.KEYS, Severity.REFUSE, keys.pepper_mismatch),
+    Rule("key_expires_soon", Part.KEYS, Severity.WARN, keys.expires_soon),
+    Rule("key_expired", Part.KEYS, Severity.WARN, keys.expired),
+    Rule("key_file_writable", Part.KEYS, Severity.WARN, keys.file_writable),
+    Rule("pepper_exposed", Part.KEYS, Severity.WARN, keys.pepper_exposed),
+    Rule("secrets_shadowed", Part.KEYS, Severity.WARN, keys.secrets_shadowed),
 )

@@ -8,6 +8,7 @@ import datetime as dt
 from collections.abc import Iterator
 from itertools import chain, pairwise
 
+from rekeyd.settings import speaks_tls
 from rekeyd.trust.case import Case, Complaint, moment
 from rekeyd.trust.generation import Part
 from rekeyd.trust.names import covered, index
@@ -86,7 +87,7 @@ def weak_signature(case: Case) -> Iterator[Complaint]:
 
 
 def missing(case: Case) -> Iterator[Complaint]:
-    wanted = case.candidate.settings.service.enable_tls
+    wanted = speaks_tls(case.candidate.settings)
     if wanted and not case.materials and not case.unread(Part.SERVER_CERTIFICATE):
         yield Complaint("TLS is on, but there is no certificate", "Set tls.cert and tls.key")
 

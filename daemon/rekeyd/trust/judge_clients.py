@@ -13,8 +13,8 @@ from rekeyd.trust.revocations import RevocationList, without_list
 
 
 def ca_missing(case: Case) -> Iterator[Complaint]:
-    service = case.candidate.settings.service
-    wanted = service.enable_tls and service.verify_https_client_certificate
+    service, p2p = case.candidate.settings.service, case.candidate.settings.cluster.p2p
+    wanted = p2p.enable_tls or (service.enable_tls and service.verify_https_client_certificate)
     if wanted and not case.candidate.anchors and not case.unread(Part.CLIENT_CA):
         yield Complaint(
             "client certificates are to be verified, but there is no CA to verify them with",

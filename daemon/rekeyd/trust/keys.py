@@ -14,6 +14,7 @@ import hmac
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from rekeyd.trust.pepper import id_of
 from rekeyd.trust.rights import UNLIMITED, Limits, Right
 
 
@@ -82,6 +83,11 @@ class KeyRing:
 
     def __iter__(self) -> Iterator[Credential]:
         return iter(self._by_digest.values())
+
+    @property
+    def pepper_id(self) -> str | None:
+        """Which pepper there is, if any."""
+        return None if self._pepper is None else id_of(self._pepper)
 
     def with_digest(self, digest: bytes) -> Credential | None:
         """The key that has this digest here."""

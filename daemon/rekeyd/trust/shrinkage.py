@@ -20,8 +20,9 @@ class Shrinkage:
     """What trust one generation takes away that another gave. Connections that rest on it are to be ended.
 
     `authorities` are the SHA-256 of client CAs that are gone (see `clients.objection`); `revoked` newly
-    revoked certificates. `narrowed`: client certificates must meet more than before (they are required, or
-    `tls.allowed_clients` is another), so that each connection is to be looked at again.
+    revoked certificates. `narrowed`: certificates of clients or peers must meet more than before (they are
+    required, or `tls.allowed_clients` or `cluster.p2p.allowed_peers` is another), so that each connection is
+    to be looked at again.
     """
 
     authorities: frozenset[str] = frozenset()
@@ -37,7 +38,7 @@ def shrinkage(old: Generation, new: Generation) -> Shrinkage:
     return Shrinkage(
         authorities=_authorities_lost(old.client_anchors, new.client_anchors),
         revoked=_newly_revoked(old.revocations, new.revocations),
-        narrowed=_is_stricter(old.settings, new.settings),
+        narrowed=_is_stricter(old.settings, new.settings) or _has_other_peers(old.settings, new.settings),
     )
 
 
@@ -59,3 +60,7 @@ def _is_stricter(old: Settings, new: Settings) -> bool:
     were, are = frozenset(old.tls.allowed_clients), frozenset(new.tls.allowed_clients)
     fewer = bool(are) and not (were and were <= are)
     return fewer or _DEMANDS.index(after) > _DEMANDS.index(before)
+
+
+def _has_other_peers(old: Settings, new: Settings) -> bool:
+    return old.cluster.p2p.allowed_peers != new.cluster.p2p.allowed_peers

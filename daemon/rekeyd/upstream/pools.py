@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from rekeyd.settings import Upstream as UpstreamSettings
 from rekeyd.settings import UpstreamAddress
+from rekeyd.system.error_queue import tidy
 from rekeyd.trust.certificates import Anchors
 from rekeyd.trust.generation import Generation
 from rekeyd.upstream import connectors
@@ -136,4 +137,4 @@ def _trust(anchors: Anchors | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=anchors.der if anchors else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    return context
+    return tidy(context)
