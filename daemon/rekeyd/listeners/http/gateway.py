@@ -270,7 +270,7 @@ class HttpGateway:
                 inspected = await inspect(client, request, verdict, visit.generation.policy)
                 if isinstance(inspected, Denied):
                     visit.verdict = inspected
-                    return self._denial(visit, request, inspected, close=True)
+                    return self._denial(visit, request, inspected)
                 client, request = inspected
             done = await self._relay(client, request, origin, visit, verdict)
         except BodyTooLargeError:
@@ -325,14 +325,10 @@ class HttpGateway:
         body = orjson.dumps({"status": "ok" if good else "unavailable", "checks": checks})
         return self._render(visit, request, visit.status, body, answers.JSON, (b"Cache-Control", b"no-store"))
 
-    def _denial(
-        self, visit: Visit, request: Request, denied: Denied, *, close: bool = False
-    ) -> web.StreamResponse:
+    def _denial(self, visit: Visit, request: Request, denied: Denied) -> web.StreamResponse:
         visit.status = answers.status_of(denied)
         body, fields = answers.body_of(denied, self._age(visit))
-        return self._render(
-            visit, request, visit.status, body, *fields, *self._cors_fields(visit), close=close
-        )
+        return self._render(visit, request, visit.status, body, *fields, *self._cors_fields(visit))
 
     def _own_answer(
         self, visit: Visit, request: Request | Malformed, status: int, *, message: str, close: bool = False
