@@ -3,9 +3,10 @@
 import gzip
 
 from rekeyd.http2 import frames
-from rekeyd.http2.exchange import BROKE_OFF, HELD, Deny, Read, Verdict
+from rekeyd.http2.exchange import BROKE_OFF, HELD
 from rekeyd.http2.frames import END_STREAM, Code, frame
 from rekeyd.http2.guard import Limits
+from rekeyd.http2.handling import Deny, Read, Verdict
 from rekeyd.http2.protobuf import Wanted
 from rekeyd.http2.streams import Stream
 from support.http2 import (

@@ -12,10 +12,11 @@ from hpack import Decoder, Encoder
 
 from rekeyd.http2 import frames
 from rekeyd.http2.client_side import ClientSide
-from rekeyd.http2.exchange import Admit, Deny, Exchange, Verdict
+from rekeyd.http2.exchange import Exchange
 from rekeyd.http2.fields import Field, encoded
 from rekeyd.http2.frames import END_HEADERS, END_STREAM, Frame, FrameReader
 from rekeyd.http2.guard import Limits
+from rekeyd.http2.handling import Admit, Deny, Verdict
 from rekeyd.http2.heads import Answer
 from rekeyd.http2.streams import Stream
 from rekeyd.http2.upstream_side import UpstreamSide

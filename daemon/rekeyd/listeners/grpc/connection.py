@@ -13,17 +13,16 @@ import secrets
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from rekeyd.http2.client_side import ClientSide
-from rekeyd.http2.exchange import DEADLINE_EXCEEDED, Deny, Exchange, Verdict
-from rekeyd.http2.frames import Code
-from rekeyd.http2.guard import Limits
+from rekeyd.http2.exchange import DEADLINE_EXCEEDED, Exchange
+from rekeyd.http2.handling import Deny, Verdict
 from rekeyd.http2.heads import Answer
 from rekeyd.http2.streams import Stream
 from rekeyd.http2.upstream_side import UpstreamSide
 from rekeyd.ledger import Entry
+from rekeyd.listeners.grpc.host import Host, Timeouts
 from rekeyd.listeners.grpc.link import HIGH_WATER, Link
 from rekeyd.listeners.grpc.visit import Visit
 from rekeyd.system.peers import address_of
@@ -34,73 +33,14 @@ _CLOSE_GRACE = 2.0
 """Seconds for the client to take what is written when its connection closes."""
 _DRAIN_GRACE = 2.0
 """Seconds for the client to acknowledge that no more streams are wanted."""
-_LOOKS = 5.0
-"""Seconds between two looks at the clocks, at most."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds. `connect` is for the upstream's greeting; `stall`, `connect` and `read` are those of the
-    generation in force."""
-
-    header: float
-    idle: float
-    stall: float
-    connect: float
-    read: float
-
-    @property
-    def looks(self) -> float:
-        """How often to look."""
-        return min(
-            _LOOKS,
-            *(seconds / 4 for seconds in (self.header, self.idle, self.stall, self.connect, self.read)),
-        )
-
-
-class Host(Protocol):
-    """The gateway, as far as a connection needs it."""
-
-    @property
-    def limits(self) -> Limits: ...
-
-    def timeouts(self) -> Timeouts: ...
-
-    def came(self, connection: "GrpcConnection", certificate: bytes | None) -> bool:
-        """A handshake is done; whether this client has a place here."""
-
-    def went(self, connection: "GrpcConnection") -> None:
-        """It is closed."""
-
-    def connect(self, connection: "GrpcConnection", link: Link) -> None:
-        """It needs its connection to the upstream; `connected` or `not_connected` follows."""
-
-    def call(self, connection: "GrpcConnection", stream: Stream) -> Verdict | None:
-        """A call came."""
-
-    def named(self, connection: "GrpcConnection", stream: Stream, collection: bytes | None) -> Verdict | None:
-        """The collection that it names is known."""
-
-    def further(self, stream: Stream, collection: bytes) -> Deny | None:
-        """It names another collection as well; None: that is allowed."""
-
-    def malformed(self, connection: "GrpcConnection", stream: Stream) -> None:
-        """It is no call."""
-
-    def ended(self, connection: "GrpcConnection", stream: Stream, failure: str | None) -> None:
-        """It is over."""
-
-    def broken(self, connection: "GrpcConnection", code: Code | None, why: str) -> None:
-        """The client broke its connection, or let it be too slow."""
-
-    def upstream_failed(self, connection: "GrpcConnection", cause: str, why: str) -> None:
-        """The upstream left while it was needed."""
 
 
 class GrpcConnection(asyncio.Protocol):
     """A client's connection."""
 
-    def __init__(self, host: Host, generation: Generation, left: Callable[[], None]) -> None:
+    def __init__(
+        self, host: "Host[GrpcConnection]", generation: Generation, left: Callable[[], None]
+    ) -> None:
         self._host = host
         self.left = left
         self.generation = generation

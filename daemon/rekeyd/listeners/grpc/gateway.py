@@ -14,14 +14,15 @@ from dataclasses import dataclass
 import structlog
 
 from rekeyd.gatekeeper import Gatekeeper
-from rekeyd.http2.exchange import Admit, Deny, Read, Verdict
 from rekeyd.http2.fields import Field
 from rekeyd.http2.frames import Code
 from rekeyd.http2.guard import Limits
+from rekeyd.http2.handling import Admit, Deny, Read, Verdict
 from rekeyd.http2.heads import Call
 from rekeyd.http2.streams import Stream
 from rekeyd.ledger import Ledger, Use
-from rekeyd.listeners.grpc.connection import GrpcConnection, Timeouts
+from rekeyd.listeners.grpc.connection import GrpcConnection
+from rekeyd.listeners.grpc.host import Timeouts
 from rekeyd.listeners.grpc.judging import Asked, Judge, NeedsCollection, Ruling, status_of
 from rekeyd.listeners.grpc.link import Link
 from rekeyd.listeners.grpc.visit import Visit
