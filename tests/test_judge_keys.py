@@ -58,6 +58,14 @@ def test_an_emptied_key_file_keeps_the_old_keys_unless_somebody_says_otherwise()
     assert found(allowed, allowed) == {}
 
 
+def test_a_key_file_that_held_nothing_but_expired_keys_may_be_emptied() -> None:
+    emptied = with_keys(
+        settings=settings_of(service={"api_key": "k" * 32}, access={"keys_file": "keys.yaml"})
+    )
+    assert "keys_emptied" not in found(emptied, with_keys(key("a", T - DAY)))
+    assert "keys_emptied" in found(emptied, with_keys(key("a", T - DAY), key("b", T + DAY)))
+
+
 def test_where_nobody_would_get_in_nothing_is_served() -> None:
     assert found(with_keys())["no_key"].severity is Severity.REFUSE
     insecure = settings_of(service={"api_key": None, "insecure": True}, access={"keys_file": "keys.yaml"})

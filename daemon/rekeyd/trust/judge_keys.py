@@ -19,12 +19,13 @@ SOON = dt.timedelta(days=14)
 
 
 def emptied(case: Case) -> Iterator[Complaint]:
-    key_file, current = case.candidate.key_file, case.current
+    """Keys that have expired are no loss."""
+    key_file, current, now = case.candidate.key_file, case.current, case.now.timestamp()
     if key_file is None or key_file.credentials or current is None:
         return
-    if any(credential.named for credential in current.ring):
+    if any(key.named and (key.expires is None or key.expires > now) for key in current.ring):
         yield Complaint(
-            f"{case.candidate.key_origin.file} has no keys any more, and it had some",
+            f"{case.candidate.key_origin.file} has no keys any more, and had some that are good",
             "Put them back; if all are to go, set judge.keys_emptied to `warn` or remove access.keys_file",
         )
 
