@@ -12,8 +12,11 @@ from rekeyd.reload.contexts import serving_of
 from rekeyd.reload.current import Current
 from rekeyd.reload.reloader import Reloader
 from rekeyd.telemetry.evidence import Evidence
+from rekeyd.upstream.grpc import GrpcDialer
+from rekeyd.upstream.grpc_health import GrpcHealth
 from rekeyd.upstream.pools import Pools
 from support.generations import Site
+from support.grpc_upstream import grpc_upstream
 
 
 @pytest.fixture
@@ -62,3 +65,19 @@ async def test_the_summary_says_generation_expiry_and_refusal(condition: Conditi
     condition.reloader.last = replace(await condition.reloader.reload("sighup"))
     assert condition.summary().endswith("the last reload was refused")
     await condition.reloader.close()
+
+
+@pytest.mark.parametrize(("answer", "health"), [(b"\x08\x01", "serving"), (b"\x08\x02", "not_serving")])
+async def test_where_grpc_is_served_its_upstream_counts(
+    condition: Condition, site: Site, answer: bytes, health: str
+) -> None:
+    async with grpc_upstream() as upstream:
+        upstream.health = answer
+        site.configure(service={"grpc_port": 0}, upstream={"grpc": upstream.address})
+        await condition.reloader.reload("start")
+        looking = replace(condition, grpc=GrpcHealth(GrpcDialer()))
+        assert (await looking.checks())["grpc_upstream"] is (health == "serving")
+        status = await looking.status(stopping=False)
+        assert status["upstream"]["grpc"] == {"address": f"http://{upstream.address}", "health": health}
+        assert status["serving"] is (health == "serving")
+        await condition.pools.close()

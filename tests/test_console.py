@@ -291,3 +291,9 @@ def test_a_new_day_gets_a_line_of_its_own() -> None:
     days = ["2026-11-23T23:59:59Z", "2026-11-24T00:00:01Z", "2026-11-24T00:00:02Z"]
     shown = list(read_lines(json.dumps(DENIED | {"timestamp": day}).encode() for day in days))
     assert [line[:10].strip() for line in shown] == ["23:59:59", "2026-11-24", "00:00:01", "00:00:02"]
+
+
+def test_a_call_of_grpc_is_told_by_its_own_status() -> None:
+    event = DENIED | {"method": "POST", "path": "/a.B/C", "status": 200, "grpc_status": 16}
+    assert "grpc 16 /a.B/C" in render(event)
+    assert "200" not in render(event)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import structlog
 from aiohttp import ClientSession, web
+from hpack import Decoder, Encoder
 
 from rekeyd.telemetry.destinations import RotatedFile
 from rekeyd.telemetry.logs import Logs, _FromLibraries, configure
@@ -95,6 +96,12 @@ def test_the_level_holds_for_loggers_that_were_made_before_it_changed(
     logging.getLogger("aiohttp").debug("heard too")
     assert recorded.logs.level == "debug"
     assert [event["event"] for event in recorded.events()] == ["heard", "library.message"]
+
+
+def test_a_library_that_tells_what_it_reads_is_never_heard(record: Callable[..., Recorded]) -> None:
+    recorded = record(level="debug")
+    Decoder().decode(Encoder().encode([(b"api-key", b"a-made-up-secret")]))
+    assert recorded.events() == []
 
 
 def test_an_exception_becomes_a_field_and_no_traceback(record: Callable[..., Recorded]) -> None:

@@ -264,3 +264,88 @@ def test_collection_is_a_name(value: str) -> None:
 )
 def test_every_policy_that_ships_is_sound(path: object) -> None:
     assert parse_policy(path.read_bytes(), file="shipped").rules  # type: ignore[attr-defined]
+
+
+# gRPC.
+
+
+def test_methods_of_grpc_are_rules_with_the_collection_behind_them() -> None:
+    source = b"""
+        grpc:
+          a.v1.Points/Search: read points collection
+          a.v1.Collections/List: read shared
+          a.v1.Collections/Drop: MANAGE
+          a.v1.Health/Check: open
+    """
+    rules = parse_policy(source, file="policy.yaml")
+    assert list(map(str, rules.rules)) == [
+        "GRPC /a.v1.Points/Search/{collection}: read points",
+        "GRPC /a.v1.Collections/List: read shared",
+        "GRPC /a.v1.Collections/Drop: manage",
+    ]
+    assert rules.rules[0].collection_in(b"/a.v1.Points/Search/books") == b"books"
+    assert rules.is_open(b"GRPC", b"/a.v1.Health/Check")
+    assert not rules.is_open(b"GET", b"/a.v1.Health/Check")
+    assert not rules.is_open(b"GRPC", b"/a.v1.Health/Check/")
+    assert not parse_policy(b"open: [/healthz]", file="policy.yaml").is_open(b"GRPC", b"/healthz")
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("a.B: read", "grpc.a.B: is no method"),
+        ("/a.B/C: read", "grpc./a.B/C: is no method"),
+        ("a.B/C/D: read", "grpc.a.B/C/D: is no method"),
+        ("a.B/{C}: read", "grpc.a.B/{C}: is no method"),
+        ("a.B/C: reads", "grpc.a.B/C: is no right"),
+        ("a.B/C:", "grpc.a.B/C: is no right"),
+        ("a.B/C: collection", "grpc.a.B/C: is no right"),
+        ("a.B/C: open read", "grpc.a.B/C: is no right"),
+        ("a.B/C: read open", "grpc.a.B/C: has a word after the right that is none of a policy's"),
+        (
+            "a.B/C: read shared collection",
+            "grpc.a.B/C: is of one collection, so it can't be `shared`",
+        ),
+        ("a.B/C: read\n  a.B/C: open", "grpc.a.B/C: appears twice"),
+        ("a.B/C: open\n  a.B/C: read", "grpc.a.B/C: appears twice"),
+    ],
+)
+def test_a_method_that_makes_no_sense_is_refused(line: str, problem: str) -> None:
+    assert problems_of(f"grpc:\n  {line}") == [problem]
+
+
+def test_methods_of_grpc_stand_nowhere_else() -> None:
+    assert problems_of("rights: {GRPC /a.B/C: read}") == ["rights.GRPC /a.B/C: is no route"]
+    assert problems_of("grpc: [a.B/C]") == ["grpc: must be a mapping of methods to rights"]
+
+
+def test_places_in_messages_that_name_further_collections() -> None:
+    source = b"""
+        grpc: {a.B/Query: read collection lookup}
+        messages:
+          a.B/Query: {2: Prefetch, 14: Lookup}
+          Prefetch: {1: Prefetch, 8: Lookup}
+          Lookup: {1: name}
+    """
+    assert parse_policy(source, file="policy.yaml").messages == {
+        "/a.B/Query": {2: "Prefetch", 14: "Lookup"},
+        "Prefetch": {1: "Prefetch", 8: "Lookup"},
+        "Lookup": {1: "name"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ("[a]", "messages: must be a mapping of methods and messages to their fields"),
+        ("{a.B/C: 14}", "messages: must be a mapping of methods and messages to their fields"),
+        ("{a.B/C: {0: name}}", "messages.a.B/C: must be there once, with numbers of fields"),
+        ("{a.B/C: {x: name}}", "messages.a.B/C: must be there once, with numbers of fields"),
+        ("{X: {1: name}, X: {2: name}}", "messages.X: must be there once, with numbers of fields"),
+        ("{a.B/C: {1: Nothing}}", "messages: `Nothing` is no message that is described there"),
+        ("{a.B/D: {1: name}}", "messages.a.B/D: is no method with `lookup` under `grpc`"),
+    ],
+)
+def test_places_that_make_no_sense_are_refused(messages: str, problem: str) -> None:
+    source = f"grpc: {{a.B/C: read collection lookup, a.B/D: read}}\nmessages: {messages}"
+    assert problems_of(source) == [problem]

@@ -12,6 +12,7 @@ NEED_A_RESTART = {
     "service.host",
     "service.http_port",
     "service.grpc_port",
+    "service.single_port",
     "service.enable_tls",
     "service.insecure",
     "service.drain_timeout",

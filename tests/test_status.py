@@ -253,3 +253,12 @@ def test_keys_that_vouch_for_tokens_are_counted_and_named(generation: Generation
     ]
     assert "token keys    3: api_key (HS256), jwks:a (RS256), jwks:e (ES256)" in said(state)
     assert secret not in str(status_of(state, NOW))
+
+
+def test_the_grpc_side_of_the_upstream_is_told_where_it_is_served(generation: Generation) -> None:
+    upstream = {"http": "http://127.0.0.1:16333", "grpc": "127.0.0.1:16334"}
+    both = replace(generation, settings=settings_of(upstream=upstream))
+    checks = {"upstream": True, "grpc_upstream": False}
+    told = said(state_of(both, checks=checks, grpc_health="not_serving"))
+    assert "grpc_upstream FAILS (http://127.0.0.1:16334, not serving)" in " ".join(told.split())
+    assert "grpc" not in said(state_of(generation))

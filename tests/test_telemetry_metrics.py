@@ -194,6 +194,13 @@ def test_durations_are_told_by_the_class_of_the_status(status: int | None, label
     assert instance.value(f"{name}_bucket", status=label, le="+Inf") == 3
 
 
+@pytest.mark.parametrize(("grpc", "label"), [(0, "2xx"), (16, "4xx"), (8, "4xx"), (14, "5xx"), (2, "5xx")])
+def test_calls_of_grpc_are_told_by_what_their_status_means(grpc: int, label: str) -> None:
+    instance = Instance()
+    instance.metrics.decided(Decision("allowed", "key", status=200, grpc_status=grpc, duration=0.1))
+    assert instance.value("rekeyd_request_duration_seconds_count", status=label) == 1
+
+
 def test_handshakes_and_failures_of_the_upstream_are_counted() -> None:
     instance = Instance()
     instance.metrics.handshake("http")

@@ -21,12 +21,13 @@ from rekeyd.reload.disk import Disk
 from rekeyd.reload.reloader import Reloader
 from rekeyd.telemetry.evidence import Evidence
 from rekeyd.telemetry.status import State, status_of
+from rekeyd.upstream.grpc_health import GrpcHealth
 from rekeyd.upstream.pools import Pools
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What it is read from."""
+    """What it is read from; `grpc` where gRPC is served."""
 
     current: Current
     reloader: Reloader
@@ -35,6 +36,7 @@ class Condition:
     disk: Disk
     evidence: Evidence
     cluster: Callable[[], dict[str, Any] | None] = lambda: None
+    grpc: GrpcHealth | None = None
 
     async def checks(self) -> dict[str, bool]:
         """Each check of readiness by name, and whether it holds."""
@@ -42,19 +44,23 @@ class Condition:
         if generation is None:
             return {"generation": False}
         checks = {"upstream": await self.pools.reachable(generation)}
+        if self.grpc is not None:
+            checks["grpc_upstream"] = (await self.grpc.look(generation)).good
         if generation.default is not None:
             checks["certificate"] = generation.default.leaf.not_after > dt.datetime.now(dt.UTC)
         return checks
 
     async def status(self, *, stopping: bool, kept_in: Path | None = None) -> dict[str, Any]:
         """All of it as JSON-able values. `kept_in` is where evidence is kept."""
-        last, parsed = self.reloader.last, self.disk.parsed
+        last, parsed, generation = self.reloader.last, self.disk.parsed, self.current.generation
+        asked = None if self.grpc is None or generation is None else await self.grpc.look(generation)
         state = State(
             version=__version__,
             pid=os.getpid(),
             stopping=stopping,
             checks=await self.checks(),
-            generation=self.current.generation,
+            generation=generation,
+            grpc_health=None if asked is None else str(asked),
             connections=self.ledger.per_generation(),
             cluster=self.cluster(),
             last_reload=None if last is None else last.fields(),

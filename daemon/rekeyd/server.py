@@ -15,6 +15,7 @@ from typing import Any
 import structlog
 
 from rekeyd import __version__
+from rekeyd.calls import Calls, Told
 from rekeyd.cluster import Cluster
 from rekeyd.condition import Condition
 from rekeyd.errors import RekeydError
@@ -71,6 +72,8 @@ class Server:
         self._metrics = _metrics(current, self._ledger, self._evidence, logs)
         self._decisions = self._make_decision_log()
         self._handshakes = HandshakeLog(logs.emit, self._metrics)
+        self._gatekeeper = Gatekeeper()
+        self._calls = self._make_calls()
         self._reloader = Reloader(
             current,
             disk.load,
@@ -114,6 +117,16 @@ class Server:
             self._disk,
             self._evidence,
             self._cluster.described,
+            self._calls.health,
+        )
+
+    def _make_calls(self) -> Calls:
+        return Calls(
+            self._settings,
+            current=self._current,
+            ledger=self._ledger,
+            gatekeeper=self._gatekeeper,
+            told=Told(self._logs.emit, self._decisions, self._handshakes, self._metrics.upstream_failed),
         )
 
     def _make_gateway(self) -> HttpGateway:
@@ -122,7 +135,7 @@ class Server:
             current=self._current,
             pools=self._pools,
             health=self._condition.checks,
-            guards=Guards(Gatekeeper(), self._ledger),
+            guards=Guards(self._gatekeeper, self._ledger),
             records=Records(self._decisions, self._handshakes, self._metrics.upstream_failed),
             left=self._connection_left,
         )
@@ -181,12 +194,14 @@ class Server:
             bind(service.host, service.http_port),
             tls=service.enable_tls,
             current=self._current,
-            protocol=self._gateway.protocol,
+            protocol=self._calls.beside(self._gateway.protocol, self._connection_left),
             limits=Limits(service.handshake_timeout, service.max_connections),
             handshakes=self._handshakes,
         )
         with contextlib.ExitStack() as undo:
             undo.callback(self._door.close)
+            self._calls.open()
+            undo.callback(self._calls.close)
             self._cluster.open()
             undo.callback(self._cluster.close)
             await self._start_metrics()
@@ -244,14 +259,19 @@ class Server:
             version=__version__,
             pid=os.getpid(),
             listeners=[
-                *(_listener(d.name, d.address, tls=d.tls) for d in (self._door, *self._cluster.doors)),
+                *(_listener(d.name, d.address, tls=d.tls) for d in self._doors),
                 *([_listener("metrics", self._scrapes.address, tls=False)] if self._scrapes else []),
             ],
             admin=str(self._admin.path) if self._admin else None,
             upstream=str(self._settings.upstream.http),
+            grpc_upstream=self._calls.upstream,
         )
         systemd.ready(self._condition.summary())
         self.started.set_result(self._door.address[1])
+
+    @property
+    def _doors(self) -> list[Door]:
+        return [self._door, *([self._calls.door] if self._calls.door else []), *self._cluster.doors]
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -299,7 +319,7 @@ class Server:
 
     async def _verify(self, serving: Serving) -> str | None:
         """Through each door that has TLS: the first that shows something else is enough."""
-        for door in (self._door, self._cluster.door):
+        for door in (self._door, self._calls.door, self._cluster.door):
             if door is None or self._stop.is_set():
                 continue
             reason = await _reason_against(serving, door)
@@ -312,6 +332,7 @@ class Server:
     async def _drain(self) -> None:
         systemd.stopping("draining")
         self._door.close()
+        self._calls.close()
         drained = asyncio.create_task(self._finish_connections())
         cut = asyncio.create_task(self._cut.wait())
         await asyncio.wait({drained, cut}, return_when=asyncio.FIRST_COMPLETED)
@@ -325,18 +346,21 @@ class Server:
         """A handshake that hangs delays nobody else; connections that come of one are drained after it."""
         now, within = asyncio.get_running_loop().time, self._settings.service.drain_timeout
         deadline = now() + within
-        cut, _ = await asyncio.gather(self._gateway.drain(within), self._finish_handshakes(within))
-        cut += await self._gateway.drain(max(0.0, deadline - now()))
+        cut, _ = await asyncio.gather(self._drain_gateways(within), self._finish_handshakes(within))
+        cut += await self._drain_gateways(max(0.0, deadline - now()))
         # The service may need its peers for the answers that it had to finish: tunnels end last.
         return cut + await self._cluster.drain(max(0.0, min(TUNNELS_END, deadline - now())))
 
     async def _cut_connections(self) -> int:
-        return await self._gateway.drain(0) + await self._cluster.drain(0)
+        return await self._drain_gateways(0) + await self._cluster.drain(0)
+
+    async def _drain_gateways(self, within: float) -> int:
+        return sum(await asyncio.gather(self._gateway.drain(within), self._calls.drain(within)))
 
     async def _finish_handshakes(self, within: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                await self._door.closed()
+                await asyncio.gather(self._door.closed(), self._calls.closed())
 
     async def _end(self) -> None:
         for task in self._tasks:
@@ -350,6 +374,7 @@ class Server:
         await self._pools.close()
         self._decisions.close()
         self._handshakes.close()
+        self._calls.end()
         if self._keeper is not None:
             await self._keeper.close()
         log.info("daemon.stopped")

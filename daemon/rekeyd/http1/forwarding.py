@@ -14,6 +14,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from rekeyd.http1.request import Field, Framing, Request, tokens
 from rekeyd.http1.response import SWITCHING_PROTOCOLS, ResponseHead
@@ -58,7 +59,19 @@ class Origin:
     host: bytes
 
 
-def origin_of(request: Request, peer: str, *, tls: bool, trusted: Sequence[IPNetwork]) -> Origin:
+class Headed(Protocol):
+    """A request of any version of HTTP, as far as it says where it comes from."""
+
+    @property
+    def authority(self) -> bytes: ...
+
+    @property
+    def fields(self) -> tuple[Field, ...]: ...
+
+    def first(self, name: bytes) -> bytes | None: ...
+
+
+def origin_of(request: Headed, peer: str, *, tls: bool, trusted: Sequence[IPNetwork]) -> Origin:
     """The client behind trusted proxies; without them the peer, and nothing that it says about others.
 
     `X-Forwarded-For` is read from its end: the first address that no trusted proxy owns is the client. What

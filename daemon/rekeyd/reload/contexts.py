@@ -35,7 +35,9 @@ CIPHERS = (
 )
 """For TLS 1.2; all suites of TLS 1.3 are sound."""
 
-ALPN = ("http/1.1",)
+HTTP, GRPC = ("http/1.1",), ("h2",)
+"""What is spoken inside, as ALPN names it; both where they share a port. Clients of gRPC offer nothing but
+h2, and those that offer both mean HTTP, which is served in 1.1."""
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _VERIFY_MODES = {False: ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, True: ssl.CERT_REQUIRED}
@@ -53,13 +55,21 @@ def serving_of(generation: Generation) -> Serving:
 
     It takes a millisecond or two for each certificate: call it in a thread.
     """
-    context = build(generation)
+    service, grpc = generation.settings.service, generation.settings.upstream.grpc
+    shared = service.single_port and grpc is not None
+    context = _proved(generation, HTTP + GRPC if shared else HTTP)
+    apart = service.grpc_port is not None and grpc is not None
+    return Serving(generation, context, peers_of(generation), _proved(generation, GRPC) if apart else None)
+
+
+def _proved(generation: Generation, alpn: tuple[str, ...]) -> ssl.SSLContext | None:
+    context = build(generation, alpn)
     if context is not None:
         probe(context, generation)
-    return Serving(generation, context, peers_of(generation))
+    return context
 
 
-def build(generation: Generation) -> ssl.SSLContext | None:
+def build(generation: Generation, alpn: tuple[str, ...] = HTTP) -> ssl.SSLContext | None:
     """The context with which connections begin; None where TLS is off. Raises `ContextError`."""
     if not generation.settings.service.enable_tls:
         return None
@@ -67,7 +77,7 @@ def build(generation: Generation) -> ssl.SSLContext | None:
     if names.default is None:
         raise ContextError("TLS is on, but there is no certificate", "Set tls.cert and tls.key")
     mixed = any(len(choice) > 1 for choice in names.distinct())
-    contexts = names.mapped(lambda choice: _context(generation, choice, mixed=mixed))
+    contexts = names.mapped(lambda choice: _context(generation, choice, alpn, mixed=mixed))
     return _switching(contexts, strict=generation.settings.tls.strict_sni)
 
 
@@ -104,10 +114,10 @@ def _compare(looker: Looker, context: ssl.SSLContext, choice: Choice, name: str 
 # The context of a choice.
 
 
-def _context(generation: Generation, choice: Choice, *, mixed: bool) -> ssl.SSLContext:
+def _context(generation: Generation, choice: Choice, alpn: tuple[str, ...], *, mixed: bool) -> ssl.SSLContext:
     """`mixed`: the generation has names with several kinds of keys."""
     context = AlertingContext(ssl.PROTOCOL_TLS_SERVER)
-    _set_protocol(context, generation)
+    _set_protocol(context, generation, alpn)
     if mixed:
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | _PRIORITIZE_CHACHA
     for material in choice:
@@ -182,12 +192,12 @@ def _chooser(targets: Names[_Target], *, strict: bool) -> _Chooser:
     return choose
 
 
-def _set_protocol(context: ssl.SSLContext, generation: Generation) -> None:
+def _set_protocol(context: ssl.SSLContext, generation: Generation, alpn: tuple[str, ...]) -> None:
     tls = generation.settings.tls
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     if tls.ciphers is None:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(list(ALPN))
+    context.set_alpn_protocols(list(alpn))
     try:
         context.set_ciphers(tls.ciphers or CIPHERS)
     except ssl.SSLError as error:

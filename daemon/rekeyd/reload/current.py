@@ -24,11 +24,13 @@ class Serving:
     """A generation and the TLS contexts made of it.
 
     `tls` is None where rekeyd speaks plaintext with clients, `peers` where it has no tunnels to peers.
+    `grpc_tls` is for the port of gRPC, where there is one.
     """
 
     generation: Generation
     tls: ssl.SSLContext | None = field(repr=False)
     peers: PeerContexts | None = field(default=None, repr=False)
+    grpc_tls: ssl.SSLContext | None = field(default=None, repr=False)
 
 
 class Current:

@@ -64,6 +64,12 @@ BufferMegabytes = Annotated[
 ConnectionCount = Annotated[
     int, Field(strict=True, ge=1, le=1_000_000), Kind("an integer from 1 to 1000000", _NUMBER, (int,))
 ]
+StreamCount = Annotated[
+    int, Field(strict=True, ge=1, le=65_536), Kind("an integer from 1 to 65536", _NUMBER, (int,))
+]
+ResetCount = Annotated[
+    int, Field(strict=True, ge=10, le=1_000_000), Kind("an integer from 10 to 1000000", _NUMBER, (int,))
+]
 Attempts = Annotated[
     int, Field(strict=True, ge=1, le=1_000_000), Kind("an integer from 1 to 1000000", _NUMBER, (int,))
 ]

@@ -86,6 +86,25 @@ def _metrics_have_a_port_of_their_own(settings: Settings) -> Iterator[Problem]:
         yield _problem("metrics.port", "is a port that rekeyd serves on already", "Choose another one")
 
 
+def _grpc_has_a_port_of_its_own(settings: Settings) -> Iterator[Problem]:
+    service = settings.service
+    if service.grpc_port and service.grpc_port == service.http_port:
+        yield _problem(
+            "service.grpc_port",
+            "is `service.http_port` as well",
+            "Choose another one, or say `service.single_port: true` and leave it out",
+        )
+
+
+def _single_port_can_tell(settings: Settings) -> Iterator[Problem]:
+    if settings.service.single_port and not settings.service.enable_tls:
+        yield _problem(
+            "service.single_port",
+            "needs TLS, by which clients say whether they speak gRPC",
+            "Set `service.enable_tls: true`, or use `service.grpc_port`",
+        )
+
+
 def _something_is_protected(settings: Settings) -> Iterator[Problem]:
     if settings.upstream.http is None:
         yield _problem(
@@ -104,6 +123,19 @@ def _upstream_is_not_ourselves(settings: Settings) -> Iterator[Problem]:
             "upstream.http",
             "is the address on which rekeyd itself listens",
             "Give the protected service a port of its own, or change `service.http_port`",
+        )
+
+
+def _grpc_upstream_is_not_ourselves(settings: Settings) -> Iterator[Problem]:
+    upstream, service = settings.upstream.grpc, settings.service
+    ports = {service.http_port, service.grpc_port}
+    if upstream is None or not upstream.host or upstream.port not in ports:
+        return
+    if upstream.host == service.host or (is_wildcard(service.host) and is_loopback(upstream.host)):
+        yield _problem(
+            "upstream.grpc",
+            "is an address on which rekeyd itself listens",
+            "Give the protected service a port of its own, or change `service.grpc_port`",
         )
 
 
@@ -143,8 +175,14 @@ RULES: tuple[Rule, ...] = (
         _clients_are_verified_before_they_are_chosen,
     ),
     Rule(("metrics.port", "service.http_port", "service.grpc_port"), _metrics_have_a_port_of_their_own),
+    Rule(("service.grpc_port", "service.http_port"), _grpc_has_a_port_of_its_own),
+    Rule(("service.single_port", "service.enable_tls"), _single_port_can_tell),
     Rule(("upstream.http",), _something_is_protected),
     Rule(("upstream.http", "service.host", "service.http_port"), _upstream_is_not_ourselves),
+    Rule(
+        ("upstream.grpc", "service.host", "service.http_port", "service.grpc_port"),
+        _grpc_upstream_is_not_ourselves,
+    ),
     Rule((*_CREDENTIALS, "service.insecure"), _somebody_has_a_key),
     Rule(("access.jwks_file", "access.jwt_issuer", "access.jwt_audience"), _tokens_are_meant_for_us),
 )
@@ -162,10 +200,7 @@ class _Awaited:
     written: str
 
 
-_AWAITED = (
-    _Awaited("service.workers", 1, "1"),
-    _Awaited("upstream.grpc", None, "null"),
-)
+_AWAITED = (_Awaited("service.workers", 1, "1"),)
 NOT_YET = frozenset(awaited.key for awaited in _AWAITED)
 
 
@@ -259,18 +294,34 @@ def _shared_keys(settings: Settings) -> Iterator[Problem]:
 
 
 def _grpc_port_without_upstream(settings: Settings) -> Iterator[Problem]:
-    if settings.service.grpc_port is not None and settings.upstream.grpc is None:
+    service = settings.service
+    if service.grpc_port is not None and settings.upstream.grpc is None:
         yield _problem(
             "service.grpc_port",
             "has no effect without `upstream.grpc`: nothing listens there",
             "Remove it or set it to null",
         )
+    if service.single_port and settings.upstream.grpc is None:
+        yield _problem("service.single_port", "has no effect without `upstream.grpc`", "Remove it")
+
+
+def _grpc_upstream_without_port(settings: Settings) -> Iterator[Problem]:
+    service = settings.service
+    if settings.upstream.grpc is not None and service.grpc_port is None and not service.single_port:
+        yield _problem(
+            "upstream.grpc",
+            "has no effect: rekeyd listens nowhere for gRPC",
+            "Set `service.grpc_port` (Qdrant's is 6334) or `service.single_port: true`",
+        )
 
 
 def _trust_without_tls(settings: Settings) -> Iterator[Problem]:
     upstream = settings.upstream
-    if upstream.ca_cert and upstream.http and upstream.http.scheme != "https":
-        yield _problem("upstream.ca_cert", "has no effect: `upstream.http` is not https", "Remove it")
+    addresses = [address for address in (upstream.http, upstream.grpc) if address is not None]
+    if upstream.ca_cert and addresses and all(address.scheme != "https" for address in addresses):
+        names = "`upstream.http`" if upstream.grpc is None else "neither `upstream.http` nor `upstream.grpc`"
+        verb = "is not" if upstream.grpc is None else "is"
+        yield _problem("upstream.ca_cert", f"has no effect: {names} {verb} https", "Remove it")
 
 
 def _revocation_without_clients(settings: Settings) -> Iterator[Problem]:
@@ -292,8 +343,9 @@ WARNINGS: tuple[Rule, ...] = (
     Rule((*_SIGNING_KEYS, "service.jwt_rbac"), _tokens_of_nobody),
     Rule(("access.jwks_file", "access.jwt_issuer", "access.jwt_audience"), _issuer_without_keys),
     Rule(_SERVICE_KEYS, _shared_keys),
-    Rule(("service.grpc_port", "upstream.grpc"), _grpc_port_without_upstream),
-    Rule(("upstream.ca_cert", "upstream.http"), _trust_without_tls),
+    Rule(("service.grpc_port", "service.single_port", "upstream.grpc"), _grpc_port_without_upstream),
+    Rule(("service.grpc_port", "service.single_port", "upstream.grpc"), _grpc_upstream_without_port),
+    Rule(("upstream.ca_cert", "upstream.http", "upstream.grpc"), _trust_without_tls),
     Rule(("tls.crl", "service.verify_https_client_certificate", _P2P_TLS), _revocation_without_clients),
 )
 

@@ -20,6 +20,11 @@ class Service(Section):
     grpc_port: fields.OptionalPort = setting(
         None, "The port for gRPC. Without `upstream.grpc` nothing listens there.", qdrant=True
     )
+    single_port: fields.Switch = setting(
+        False,
+        "Serve gRPC on `http_port` as well: TLS clients say which they speak (ALPN). Needs TLS and "
+        "`upstream.grpc`.",
+    )
     enable_tls: fields.Switch = setting(
         False, "Speak TLS on every port, with `tls.cert` and `tls.key`.", qdrant=True
     )
@@ -79,6 +84,15 @@ class Service(Section):
     )
     max_header_size_kb: fields.Kilobytes = setting(32, "The largest head of a request, whole, in KiB.")
     max_connections: fields.ConnectionCount = setting(10_000, "How many clients may be connected at once.")
+    max_streams: fields.StreamCount = setting(
+        256, "How many gRPC calls may run at once on one connection.", reloadable=True
+    )
+    max_stream_resets: fields.ResetCount = setting(
+        1000,
+        "How many gRPC calls of one connection may be cancelled or denied before it is closed; a tenth of "
+        "them may be again with each second.",
+        reloadable=True,
+    )
 
 
 class Tls(Section):

@@ -122,11 +122,25 @@ def _pieces(name: str, event: Event) -> Iterator[str]:
 
 
 _WHO = {"key_id", "subject", "token_id"}
-_AUTH = {"status", "method", "path", "reason", "right_needed", "client", "duration", "count"} | _WHO
+_AUTH = {
+    "status",
+    "grpc_status",
+    "method",
+    "path",
+    "reason",
+    "right_needed",
+    "client",
+    "duration",
+    "count",
+} | _WHO
 
 
 def _decision(event: Event) -> Iterator[str]:
-    yield " ".join(_brief(event[key]) for key in ("status", "method", "path") if event.get(key) is not None)
+    asked = ("status", "method", "path")
+    if event.get("grpc_status") is not None:
+        yield f"grpc {_brief(event['grpc_status'])} {_brief(event.get('path', ''))}"
+    else:
+        yield " ".join(_brief(event[key]) for key in asked if event.get(key) is not None)
     yield _who(event)
     denied = event.get("event") == "auth.denied"
     if event.get("reason") and (denied or not event.get("key_id")):

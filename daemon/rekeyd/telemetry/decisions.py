@@ -33,6 +33,7 @@ class Decision(NamedTuple):
     `generation` is the one that decided (None: the one in force when the line is written),
     `connection_generation` the one under which the connection was accepted, where that is another. `subject`
     and `token_id` are a token's `sub` and `jti`.
+    `status` is HTTP's, `grpc_status` gRPC's.
     A tuple, because one is made for every request.
     """
 
@@ -53,6 +54,7 @@ class Decision(NamedTuple):
     connection_generation: int | None = None
     subject: str | None = None
     token_id: str | None = None
+    grpc_status: int | None = None
 
     def fields(self) -> dict[str, Any]:
         """What is known, as the line has it."""

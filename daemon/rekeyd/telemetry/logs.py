@@ -33,6 +33,9 @@ _METHODS = {"exception": "error", "warn": "warning", "fatal": "critical", "msg":
 # "Exception in callback f(b'…')": asyncio quotes arguments, which may be bytes that a client sent.
 _ARGUMENTS = re.compile(r"\(.+\)")
 
+_INDISCREET = ("hpack",)
+"""Libraries that tell what they read, in which there are keys: never heard, not at level debug either."""
+
 
 class Logs:
     """Turns events into lines for one sink. `level` may be set at any time.
@@ -167,6 +170,8 @@ class Logs:
         """Take over what libraries and the interpreter tell, until `close`."""
         handler = _FromLibraries(self)
         root = logging.getLogger()
+        for name in _INDISCREET:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._undo.callback(root.setLevel, root.level)
         self._undo.callback(root.removeHandler, handler)
         root.addHandler(handler)

@@ -37,10 +37,12 @@ from rekeyd.trust.verdict import Reason
 
 TRIGGERS = frozenset({"start", "watch", "ttl", "retry", "not_before", "sighup", "admin"})
 OUTCOMES = frozenset({"applied", "unchanged", "refused", "settling"})
-REASONS = frozenset({*map(str, Reason), "health", "preflight", "malformed"})
+REASONS = frozenset({*map(str, Reason), "health", "preflight", "malformed", "upstream_changed"})
 CAUSES = frozenset({"connect", "connection", "tls", "timeout", "protocol", "application", "none"})
 
 _STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+_FAULTS_OF_SERVERS = frozenset({2, 4, 12, 13, 14, 15})
+"""UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS of gRPC."""
 _OPENMETRICS = "application/openmetrics-text"
 
 
@@ -115,7 +117,7 @@ class Metrics(Collector):
         except KeyError:
             self._decided_for_the_first_time(*kind)
         if decision.duration is not None:
-            self._durations[min((decision.status or 0) // 100, 5)].observe(decision.duration)
+            self._durations[_class_of(decision)].observe(decision.duration)
 
     def handshake(self, listener: str) -> None:
         """A TLS handshake succeeded."""
@@ -243,6 +245,13 @@ class Metrics(Collector):
 
 _Kind = tuple[str, str | None, Right | None, str | None]
 """The decision, its reason, the right that was needed and the id of the key."""
+
+
+def _class_of(decision: Decision) -> int:
+    """The place among `_STATUS_CLASSES`; of gRPC's statuses, as HTTP would say it."""
+    if decision.grpc_status is not None:
+        return 2 if decision.grpc_status == 0 else 5 if decision.grpc_status in _FAULTS_OF_SERVERS else 4
+    return min((decision.status or 0) // 100, 5)
 
 
 def _expiries(generation: Generation | None) -> dict[tuple[str, ...], float]:

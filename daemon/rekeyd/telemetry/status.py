@@ -33,6 +33,7 @@ class State:
     None where what is on disk is not refused; `cluster` says how tunnels to peers are, where there are any.
     `use_of` is what is known of a key by its id, since `evidence_since` (in seconds of the epoch), kept in
     `state_directory` (None: not kept); `in_use` is how many requests run on each key that has any.
+    `grpc_health` is what the gRPC upstream says of itself, None where gRPC is not served.
     """
 
     version: str
@@ -49,6 +50,7 @@ class State:
     evidence_since: float | None = None
     state_directory: str | None = None
     cluster: Mapping[str, Any] | None = None
+    grpc_health: str | None = None
 
 
 def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
@@ -138,11 +140,15 @@ def _token_keys(generation: Generation | None) -> list[dict[str, Any]]:
 
 
 def _upstream(state: State) -> dict[str, Any]:
-    address = state.generation.settings.upstream.http if state.generation is not None else None
-    return {
+    upstream = state.generation.settings.upstream if state.generation is not None else None
+    address = upstream.http if upstream is not None else None
+    told: dict[str, Any] = {
         "address": None if address is None else str(address),
         "reachable": state.checks.get("upstream"),
     }
+    if state.grpc_health is not None:
+        told["grpc"] = {"address": str(upstream.grpc) if upstream else None, "health": state.grpc_health}
+    return told
 
 
 def _iso(seconds: float | None) -> str | None:
@@ -168,13 +174,22 @@ def _said(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _evidence_said(status.get("evidence") or {})
     yield "connections", _connections_said(status)
     upstream = status.get("upstream") or {}
-    for name, good in status.get("checks", {}).items():
-        about = f" ({upstream['address']})" if name == "upstream" and upstream.get("address") else ""
-        yield name, ("ok" if good else "FAILS") + about
+    yield from _checks_said(status, upstream)
     yield from _cluster_said(status.get("cluster"))
     yield from _reload_said(status)
     for warning in status.get("warnings", ()):
         yield "warning", str(warning)
+
+
+def _checks_said(status: Mapping[str, Any], upstream: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    grpc = upstream.get("grpc") or {}
+    known = {
+        "upstream": [upstream.get("address")],
+        "grpc_upstream": [grpc.get("address"), str(grpc.get("health", "")).replace("_", " ")],
+    }
+    for name, good in status.get("checks", {}).items():
+        about = ", ".join(each for each in known.get(name, ()) if each)
+        yield name, ("ok" if good else "FAILS") + (f" ({about})" if about else "")
 
 
 def _certificates_said(certificates: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

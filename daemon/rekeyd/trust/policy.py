@@ -4,7 +4,8 @@ The rules: a literal segment matches itself, byte for byte. `{name}` matches one
 `{name...}` (last only) whatever is left. A literal wins over a name. What no rule matches needs `manage`, the
 highest right. Where a server that reads paths leniently (it decodes literals, has no case, adds or drops a
 trailing slash) would find a rule that needs more, the request could mean either, so it counts as matched by
-none. Open paths match exactly, for GET, HEAD and OPTIONS.
+none. Open paths match exactly, for GET, HEAD and OPTIONS. A method of gRPC is a path that is asked for with
+`GRPC`: `/package.Service/Method`, with the collection behind it where it is of one.
 
 Must not know: who asks (`access`), whether a path is in normal form (`paths`), or how a policy is written
 down (`policy_file`).
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field, replace
 from rekeyd.trust.paths import layers
 from rekeyd.trust.rights import Right
 
+GRPC = b"GRPC"
+"""The method by which calls of gRPC are asked for; no request of HTTP may have it."""
 OPEN_METHODS = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 
 NAME = re.compile(rb"\{[A-Za-z_][A-Za-z0-9_]*\}")
@@ -56,7 +59,7 @@ class Rule:
 class _Node:
     """One segment deep into the templates of one method; `spellings`: its literals, `_folded`."""
 
-    literals: dict[bytes, "_Node"] = field(default_factory=dict)
+    literals: dict[bytes, "_Node"] = field(default_factory=dict, hash=False)
     spellings: dict[str, list["_Node"]] = field(default_factory=dict)
     name: "_Node | None" = None
     rest: Rule | None = None
@@ -79,19 +82,33 @@ class Policy:
     _trees: Mapping[bytes, _Node] = field(repr=False, compare=False)
     lookups: tuple[str, ...] = ()
     """Members of a JSON body whose values name further collections."""
+    open_calls: frozenset[bytes] = frozenset()
+    """The same for gRPC as `open_paths` for HTTP."""
+    messages: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Where messages of gRPC name further collections: by the path of a method, or the kind of a message
+    within it, and the number of a field: the kind of the message there, or `name`."""
 
     @classmethod
     def of(
-        cls, name: str, open_paths: Iterable[str], rules: Iterable[Rule], lookups: Iterable[str] = ()
+        cls,
+        name: str,
+        open_paths: Iterable[str],
+        rules: Iterable[Rule],
+        lookups: Iterable[str] = (),
+        open_calls: Iterable[str] = (),
+        messages: Mapping[str, Mapping[int, str]] | None = None,
     ) -> "Policy":
         rules = tuple(rules)
-        return cls(name, frozenset(p.encode() for p in open_paths), rules, _grow(rules), tuple(lookups))
+        paths, calls = (frozenset(path.encode() for path in each) for each in (open_paths, open_calls))
+        return cls(name, paths, rules, _grow(rules), tuple(lookups), calls, messages or {})
 
     def opening(self, paths: Iterable[str]) -> "Policy":
         """This policy with more open paths (`access.public`)."""
         return replace(self, open_paths=self.open_paths | {p.encode() for p in paths})
 
     def is_open(self, method: bytes, path: bytes) -> bool:
+        if method == GRPC:
+            return path in self.open_calls
         return path in self.open_paths and method in OPEN_METHODS
 
     def rule_for(self, method: bytes, path: bytes) -> Rule | None:

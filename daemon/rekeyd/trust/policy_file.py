@@ -7,9 +7,15 @@
       GET /collections/{collection_name}: read
       POST /collections/{collection_name}/points/search: read points
       GET /collections: read shared
+    grpc:
+      qdrant.Points/Query: read points collection lookup
+    messages:                              # where messages name further ones, by the numbers of their fields
+      qdrant.Points/Query: {14: LookupLocation}
+      LookupLocation: {1: name}
 
-A right is `read`, `write` or `manage`; after it may stand `points`, `shared` and `lookup` (see `Rule`). The
-policies that ship with rekeyd are such files.
+A right is `read`, `write` or `manage`; after it may stand `points`, `shared` and `lookup` (see `Rule`), and
+after that of a method of gRPC `collection`: field 1 of its messages names one. A method may be `open`
+instead. The policies that ship with rekeyd are such files.
 
 Must not know: how a rule is found, or what is decided.
 """
@@ -23,11 +29,15 @@ import yaml
 from rekeyd.errors import Problem, SettingsError
 from rekeyd.settings.kinds import alternatives
 from rekeyd.trust.paths import is_normal
-from rekeyd.trust.policy import NAME, REST, Policy, Rule
+from rekeyd.trust.policy import GRPC, NAME, REST, Policy, Rule
 from rekeyd.trust.rights import Right
 
-_KEYS = ("collection", "lookups", "open", "rights")
+_KEYS = ("collection", "grpc", "lookups", "messages", "open", "rights")
 _MARKS = ("points", "shared", "lookup")
+_OPEN, _OF_A_COLLECTION = "open", "collection"
+_GRPC_METHOD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*/[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_FIELD_NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
+_MESSAGES = "Write `package.Service/Method: {14: Lookup}` and `Lookup: {1: name}`"
 _ROUTE = re.compile(r"([A-Z]+) (/[!-~]*)")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ANY_NAME = re.compile(r"\{\w+(\.\.\.)?\}", re.ASCII)
@@ -47,13 +57,16 @@ def parse_policy(source: bytes, *, file: str) -> Policy:
     named = reading.words("collection", sections.get("collection"), many=False)
     opened = reading.open_paths(sections.get("open"))
     rules = reading.rules(sections.get("rights"), collection=named[0] if named else None)
-    if any(rule.lookup for rule in rules) and not lookups:
+    calls, open_calls = reading.grpc(sections.get("grpc"))
+    rules += calls
+    messages = reading.messages(sections.get("messages"), [rule for rule in calls if rule.lookup])
+    if any(rule.lookup and rule not in calls for rule in rules) and not lookups:
         reading.complain(
             "lookups", "is needed by the rules with `lookup`", "Name the members of a body there"
         )
     if reading.problems:
         raise SettingsError(reading.problems)
-    return Policy.of(file, opened, rules, lookups)
+    return Policy.of(file, opened, rules, lookups, open_calls, messages)
 
 
 def _root(source: bytes, file: str) -> yaml.Node | None:
@@ -123,10 +136,57 @@ class _Reading:
                 self.complain(f"rights.{route}", message, "Keep one")
         return list(rules.values())
 
-    def _rule(self, route: str, value: str, collection: str | None) -> Rule | None:
-        key, (right, *marks) = f"rights.{route}", value.split() or [""]
+    def grpc(self, node: yaml.Node | None) -> tuple[list[Rule], list[str]]:
+        """The rules of gRPC's methods, and the paths of those that are open."""
+        wrong = ("grpc", "must be a mapping of methods to rights", "Write `package.Service/Method: read`")
+        rules: dict[str, Rule | None] = {}
+        for method, value in self._pairs(node, *wrong):
+            if _GRPC_METHOD.fullmatch(method) is None:
+                self.complain(f"grpc.{method}", "is no method", "Write package.Service/Method")
+            elif method in rules:
+                self.complain(f"grpc.{method}", "appears twice", "Keep one")
+            else:
+                rules[method] = None if _text(value) == _OPEN else self._grpc_rule(method, _text(value))
+        return (
+            [rule for rule in rules.values() if rule is not None],
+            [f"/{method}" for method, rule in rules.items() if rule is None],
+        )
+
+    def messages(self, node: yaml.Node | None, calls: list[Rule]) -> dict[str, dict[int, str]]:
+        """Where messages name further collections; methods by their path, kinds of messages by their name."""
+        wrong = ("messages", "must be a mapping of methods and messages to their fields", _MESSAGES)
+        found: dict[str, dict[int, str]] = {}
+        for kind, fields in self._pairs(node, *wrong):
+            numbers = {number: _text(value) for number, value in self._pairs(fields, *wrong)}
+            if kind in found or not all(map(_FIELD_NUMBER.fullmatch, numbers)):
+                self.complain(f"messages.{kind}", "must be there once, with numbers of fields", _MESSAGES)
+            found[kind] = {int(n): to for n, to in numbers.items() if _FIELD_NUMBER.fullmatch(n)}
+        for kind in sorted({to for fields in found.values() for to in fields.values()} - {*found, "name"}):
+            self.complain("messages", f"`{kind}` is no message that is described there", _MESSAGES)
+        methods = {_method_of(rule) for rule in calls}
+        for kind in sorted(kind for kind in found if "/" in kind and kind not in methods):
+            self.complain(
+                f"messages.{kind}", "is no method with `lookup` under `grpc`", "Write its full name"
+            )
+        return {f"/{kind}" if "/" in kind else kind: fields for kind, fields in found.items()}
+
+    def _grpc_rule(self, method: str, value: str) -> Rule | None:
+        words = value.split()
+        of_one = _OF_A_COLLECTION in words[1:]
+        if of_one:
+            words.remove(_OF_A_COLLECTION)
+        name = "/{collection}" if of_one else ""
+        return self._rule(f"GRPC /{method}{name}", " ".join(words), "collection", key=f"grpc.{method}")
+
+    def _rule(self, route: str, value: str, collection: str | None, *, key: str | None = None) -> Rule | None:
+        """`key` is what complaints name; None: the route, among the rights."""
+        key, (right, *marks) = key or f"rights.{route}", value.split() or [""]
         match = _ROUTE.fullmatch(route)
-        if match is None or not _template_is_sound(match[2]):
+        if (
+            match is None
+            or (match[1] == GRPC.decode() and key.startswith("rights."))
+            or not _template_is_sound(match[2])
+        ):
             self.complain(key, "is no route", "Write METHOD /path/{name} or METHOD /{rest...}")
         elif right.upper() not in Right.__members__:
             self.complain(key, "is no right", "Use read, write or manage")
@@ -188,3 +248,8 @@ def _template_is_sound(template: str) -> bool:
         and b"" not in segments[:-1]
         and all(is_normal(b"/" + s) for s in literals)
     )
+
+
+def _method_of(rule: Rule) -> str:
+    """The full name of the method that a rule of gRPC is for."""
+    return "/".join(rule.template.split("/")[1:3])

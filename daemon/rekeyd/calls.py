@@ -1,0 +1,114 @@
+"""gRPC: where its calls come in, from the opening to the end, and how its upstream is.
+
+Owns: which doors take calls: one of its own, or that of HTTP (`service.single_port`). A reload can't change
+where is listened, nor whether at all. Must not know: how a call gets through.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rekeyd.gatekeeper import Gatekeeper
+from rekeyd.ledger import Ledger
+from rekeyd.listeners.alpn import Chooser, Factory
+from rekeyd.listeners.door import Door, Limits, bind
+from rekeyd.listeners.grpc.gateway import GrpcGateway, GrpcRecords
+from rekeyd.reload.current import Current, Serving
+from rekeyd.settings import Settings
+from rekeyd.telemetry.broken import BrokenLog
+from rekeyd.telemetry.decisions import DecisionLog
+from rekeyd.telemetry.handshakes import Emit, HandshakeLog
+from rekeyd.upstream.grpc import GrpcDialer
+from rekeyd.upstream.grpc_health import GrpcHealth
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Where what happens is told and counted."""
+
+    emit: Emit
+    decisions: DecisionLog
+    handshakes: HandshakeLog
+    upstream_failed: Callable[[str], None]
+
+
+class Calls:
+    """The gRPC of one daemon; without `upstream.grpc` and a port there is none, and nothing listens."""
+
+    def __init__(
+        self, settings: Settings, *, current: Current, ledger: Ledger, gatekeeper: Gatekeeper, told: Told
+    ) -> None:
+        service = settings.service
+        self._settings = settings
+        self._current = current
+        self._handshakes = told.handshakes
+        self._broken = BrokenLog(told.emit)
+        self._serves = settings.upstream.grpc is not None and (
+            service.grpc_port is not None or service.single_port
+        )
+        dialer = GrpcDialer()
+        self.health = GrpcHealth(dialer) if self._serves else None
+        """How the upstream is; None where gRPC is not served."""
+        self.door: Door | None = None
+        """Its own, where it has one."""
+        self._gateway = GrpcGateway(
+            settings,
+            current=current,
+            dialer=dialer,
+            ledger=ledger,
+            records=GrpcRecords(told.decisions, told.handshakes, self._broken, told.upstream_failed),
+            gatekeeper=gatekeeper,
+        )
+
+    @property
+    def upstream(self) -> str | None:
+        """Where calls go at start; None where gRPC is not served."""
+        return str(self._settings.upstream.grpc) if self._serves else None
+
+    def beside(self, http: Factory, left: Callable[[], None]) -> Factory:
+        """What serves the door of HTTP: calls as well, where both share a port. `left` is that door's."""
+        if not (self._serves and self._settings.service.single_port):
+            return http
+        return lambda serving: Chooser(
+            serving, http, {"h2": lambda chosen: self._gateway.protocol(chosen, left)}
+        )
+
+    def open(self) -> None:
+        """Listen. Raises OSError where the address can't be had."""
+        service = self._settings.service
+        if not self._serves or service.grpc_port is None:
+            return
+        self.door = Door(
+            "grpc",
+            bind(service.host, service.grpc_port),
+            tls=service.enable_tls,
+            current=self._current,
+            protocol=self._protocol,
+            limits=Limits(service.handshake_timeout, service.max_connections),
+            handshakes=self._handshakes,
+            context=lambda serving: serving.grpc_tls,
+        )
+        self.door.open()
+
+    def close(self) -> None:
+        """Take no more connections. Those that are there go on."""
+        if self.door is not None:
+            self.door.close()
+
+    async def closed(self) -> None:
+        """Wait for the handshakes that were under way."""
+        if self.door is not None:
+            await self.door.closed()
+
+    async def drain(self, within: float) -> int:
+        """Serve what runs, for `within` seconds; how many connections were cut then."""
+        return await self._gateway.drain(within)
+
+    def end(self) -> None:
+        """Tell what is yet to be told."""
+        self._broken.close()
+
+    def _protocol(self, serving: Serving) -> asyncio.Protocol:
+        if self.door is None:
+            raise RuntimeError("a connection came by a door that there isn't")
+        return self._gateway.protocol(serving, self.door.left)

@@ -1,0 +1,1 @@
+"""gRPC: HTTP/2 passed on frame by frame, its calls judged and recorded."""
