@@ -12,6 +12,7 @@ from rekeyd.settings import UpstreamAddress
 from rekeyd.trust.certificates import Anchors
 from rekeyd.trust.generation import Generation
 from rekeyd.upstream.connection import UpstreamError, UpstreamTimeoutError
+from rekeyd.upstream.trust import client_context
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
 
@@ -69,13 +70,5 @@ class GrpcDialer:
     async def _trusting(self, anchors: Anchors | None) -> ssl.SSLContext:
         """Made once for the same anchors, in a thread: to read the system's takes tens of milliseconds."""
         if self._trust is None or self._trust[0] != anchors:
-            self._trust = anchors, await asyncio.to_thread(_context, anchors)
+            self._trust = anchors, await asyncio.to_thread(client_context, anchors, "h2")
         return self._trust[1]
-
-
-def _context(anchors: Anchors | None) -> ssl.SSLContext:
-    """The system's trust anchors, or those of `upstream.ca_cert` alone."""
-    context = ssl.create_default_context(cadata=anchors.der if anchors else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    return context

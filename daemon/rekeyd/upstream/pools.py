@@ -8,18 +8,17 @@ Must not know: requests.
 """
 
 import asyncio
-import ssl
 from dataclasses import dataclass
 
 from rekeyd.settings import Upstream as UpstreamSettings
 from rekeyd.settings import UpstreamAddress
-from rekeyd.system.error_queue import tidy
 from rekeyd.trust.certificates import Anchors
 from rekeyd.trust.generation import Generation
 from rekeyd.upstream import connectors
 from rekeyd.upstream.connection import UpstreamError
 from rekeyd.upstream.demo import application
 from rekeyd.upstream.pool import Connector, Pool
+from rekeyd.upstream.trust import client_context
 
 _PROBE_EVERY = 1.0
 """Seconds for which an answer to "can it be reached?" holds: an open path must not be a way to flood it."""
@@ -116,7 +115,7 @@ async def _open(settings: UpstreamSettings, anchors: Anchors | None) -> _Open:
             app = await _started(address)
             connect = app.connect
         case "https":
-            connect = connectors.tcp(address, _trust(anchors))
+            connect = connectors.tcp(address, client_context(anchors, "http/1.1"))
         case _:
             connect = connectors.tcp(address, None)
     return _Open(settings, anchors, Pool(connect, connect_timeout=settings.connect_timeout), app)
@@ -130,11 +129,3 @@ async def _started(address: UpstreamAddress) -> connectors.InProcess:
     except connectors.ApplicationError as error:
         raise UpstreamError("application", str(error)) from error
     return app
-
-
-def _trust(anchors: Anchors | None) -> ssl.SSLContext:
-    """The system's trust anchors, or those of `upstream.ca_cert` alone."""
-    context = ssl.create_default_context(cadata=anchors.der if anchors else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return tidy(context)
