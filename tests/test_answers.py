@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rekeyd.access.keys import Credential
+from rekeyd.access.rights import Right
+from rekeyd.access.verdict import Denied, Quota, Reason
 from rekeyd.http1 import answers
 from rekeyd.http1.request import Field
 from rekeyd.http1.response import ResponseReader
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.rights import Right
-from rekeyd.trust.verdict import Denied, Quota, Reason
 
 MESSAGE = "Invalid API key or JWT"
 DENIALS = {

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import x25519
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rekeyd.formats.pem import MaterialError
 from rekeyd.trust.certificates import Origin, read_anchors, read_chain, read_material
-from rekeyd.trust.pem import MaterialError
 from support.pki import Authority, KeyKind, make_key, pem_of
 
 CA = Authority()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.claims import LEEWAY, LONGEST_NAME, Grant, Terms, granted_by, granted_by_issuer
-from rekeyd.trust.rights import Reach, Right
-from rekeyd.trust.token_form import UnjudgeableTokenError
+from rekeyd.access.claims import LEEWAY, LONGEST_NAME, Grant, Terms, granted_by, granted_by_issuer
+from rekeyd.access.rights import Reach, Right
+from rekeyd.access.token_form import UnjudgeableTokenError
 from support.tokens import AUDIENCE, ISSUER
 
 THEIRS = Terms(10, ISSUER, AUDIENCE)

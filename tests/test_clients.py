@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from rekeyd.formats.pem import MaterialError
 from rekeyd.settings import parse_client_pattern
 from rekeyd.trust.certificates import read_anchors
 from rekeyd.trust.clients import ClientIdentity, is_allowed, is_revoked, objection
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.pem import MaterialError
 from rekeyd.trust.revocations import read_revocations
 from support.generations import candidate_of, settings_of
 from support.pki import Authority

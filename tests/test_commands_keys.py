@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from rekeyd.access.key_form import is_made_here
+from rekeyd.access.keys import peppered_digest_of
+from rekeyd.access.pepper import id_of
 from rekeyd.commands.key_list import NOTHING_KNOWN, Evidence
 from rekeyd.commands.key_store import Store
 from rekeyd.commands.key_wish import Wish
 from rekeyd.commands.keys import Told, guarded, list_keys, new, remove, retire, rotate, verify
 from rekeyd.errors import SettingsError
-from rekeyd.trust.key_form import is_made_here
-from rekeyd.trust.keys import peppered_digest_of
-from rekeyd.trust.pepper import id_of
 from support.daemon import SOURCE_ROOT
 from support.key_files import entry, parsed, secret_of, write
 from test_key_store import settings_file, store_in

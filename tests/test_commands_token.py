@@ -10,6 +10,10 @@ from typing import Any
 import jwt
 import pytest
 
+from rekeyd.access.keys import Credential
+from rekeyd.access.rights import Reach, Right
+from rekeyd.access.token_keys import signer_of_secret
+from rekeyd.access.tokens import TokenRules
 from rekeyd.cli import main
 from rekeyd.commands.token import (
     LONGEST,
@@ -21,10 +25,6 @@ from rekeyd.commands.token import (
 )
 from rekeyd.errors import SettingsError
 from rekeyd.settings import Settings
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.rights import Reach, Right
-from rekeyd.trust.token_keys import signer_of_secret
-from rekeyd.trust.tokens import TokenRules
 from support.generations import document, settings_of
 
 FIRST, SECOND = "4f1c0d9e8b7a69584736251403f2e1d0", "e1d04f1c0d9e8b7a69584736251403f2"

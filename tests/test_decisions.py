@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rekeyd.access.rights import Right
 from rekeyd.telemetry.decisions import FLOOD, Coalescer, Decision, DecisionLog
 from rekeyd.telemetry.hub import Hub
-from rekeyd.trust.rights import Right
 from support.waiting import eventually
 
 ALLOWED = Decision(

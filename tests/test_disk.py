@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from rekeyd.access.rights import Right
 from rekeyd.errors import SettingsError
 from rekeyd.reload import disk as disk_module
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.files import File
 from rekeyd.reload.folder import Contents, contents_of
 from rekeyd.trust.generation import Candidate, Part, Severity
-from rekeyd.trust.rights import Right
 from support.generations import API_KEY, Site, document
 from support.pki import Authority, replace_file, write_in_place, write_torn
 

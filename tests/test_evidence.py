@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Right
+from rekeyd.access.verdict import Reason
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.telemetry.evidence import (
     KEYS,
@@ -21,9 +24,6 @@ from rekeyd.telemetry.evidence import (
     usage_in,
 )
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Right
-from rekeyd.trust.verdict import Reason
 from support.generations import candidate_of
 from support.live import measured
 

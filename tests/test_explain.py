@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.policy_file import parse_policy
+from rekeyd.access.rights import Limits, Reach, Right
 from rekeyd.commands.explain import explain
 from rekeyd.trust.generation import Candidate
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.policy_file import parse_policy
-from rekeyd.trust.rights import Limits, Reach, Right
 from support.generations import candidate_of
 
 KEYS = [

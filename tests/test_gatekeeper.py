@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from rekeyd.access.admission import Ask, Presented
+from rekeyd.access.keys import Credential, KeyRing, digest_of
+from rekeyd.access.rights import Limits, Right
+from rekeyd.access.tokens import TokenRules
+from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
 from rekeyd.gatekeeper import PENALTY, WAITING, Gatekeeper
-from rekeyd.trust.access import Ask, Presented
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing, digest_of
-from rekeyd.trust.rights import Limits, Right
-from rekeyd.trust.tokens import TokenRules
-from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
 from support.generations import candidate_of, settings_of
 
 SECRET = "a-made-up-secret-of-the-reader"

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.pepper import id_of
+from rekeyd.access.policy import Policy
+from rekeyd.access.rights import Limits, Right
+from rekeyd.access.token_keys import read_key_set, signer_of_secret
+from rekeyd.access.tokens import TokenRules
 from rekeyd.trust.certificates import read_anchors
 from rekeyd.trust.generation import Candidate, Part, changes
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.pepper import id_of
-from rekeyd.trust.policy import Policy
 from rekeyd.trust.revocations import read_revocations
-from rekeyd.trust.rights import Limits, Right
-from rekeyd.trust.token_keys import read_key_set, signer_of_secret
-from rekeyd.trust.tokens import TokenRules
 from support.generations import API_KEY, POLICY, candidate_of, material_of, settings_of
 from support.pki import Authority, Leaf
 from support.tokens import Issuer, key_set

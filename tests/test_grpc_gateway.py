@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Limits, Reach, Right
+from rekeyd.access.verdict import Denied, Reason, Unverified
 from rekeyd.http2 import frames
 from rekeyd.http2.frames import Code, frame
 from rekeyd.http2.streams import Stream
 from rekeyd.listeners.grpc.connection import GrpcConnection
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Limits, Reach, Right
-from rekeyd.trust.verdict import Denied, Reason, Unverified
 from support.generations import API_KEY
 from support.grpc_gateway import READ_KEY, GrpcScene, Recorder, grpc_stage, with_key
 from support.grpc_table import POINTS_WHERE_THE_TABLE_IS_SILENT, RING, rows

@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from rekeyd.access.keys import Credential
+from rekeyd.access.rights import Right
+from rekeyd.access.verdict import Allowed, Denied, Reason
 from rekeyd.http2.fields import BlockReader
 from rekeyd.http2.heads import Call, examine
 from rekeyd.listeners.grpc.visit import Visit
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.rights import Right
-from rekeyd.trust.verdict import Allowed, Denied, Reason
 from support.generations import candidate_of, settings_of
 from support.http2 import with_fields
 

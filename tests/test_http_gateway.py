@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Limits, Right
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Limits, Right
 from support.gateway import API_KEY, READ_KEY, Scene, stage
 from support.waiting import eventually
 from support.wire import END_OF_HEAD, Answer, Link, answering, connect, ok, request

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Limits, Reach, Right
 from rekeyd.listeners.http.inspection import MOST
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Limits, Reach, Right
 from support.gateway import READ_KEY, Scene, stage
 from support.wire import ok, request
 

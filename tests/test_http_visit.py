@@ -6,11 +6,11 @@ from typing import cast
 
 import pytest
 
+from rekeyd.access.keys import Credential
+from rekeyd.access.rights import Right
+from rekeyd.access.verdict import Allowed, Denied, Reason
 from rekeyd.listeners.http.protocol import GatewayProtocol
 from rekeyd.listeners.http.visit import Visit, printable
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.rights import Right
-from rekeyd.trust.verdict import Allowed, Denied, Reason
 from support.generations import Site
 
 

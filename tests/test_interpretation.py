@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rekeyd.access.claims import Terms
+from rekeyd.access.pepper import id_of
 from rekeyd.reload.files import File
 from rekeyd.reload.folder import Contents, Half, Listing
 from rekeyd.reload.interpretation import Interpreter
 from rekeyd.reload.named import Pair
 from rekeyd.reload.snapshot import Snapshot
 from rekeyd.settings import parse
-from rekeyd.trust.claims import Terms
 from rekeyd.trust.generation import Part, Severity
-from rekeyd.trust.pepper import id_of
 from support.generations import document
 from support.key_files import entry, yaml_of
 from support.pki import Authority, Leaf

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.json_keys import TornJsonError, UnsoundJsonError, members_of
+from rekeyd.formats.json_keys import TornJsonError, UnsoundJsonError, members_of
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -1,11 +1,11 @@
 """The judge: one case for each rule, and one that breaks none."""
 
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Right
 from rekeyd.settings import describe
 from rekeyd.trust.certificates import read_material
 from rekeyd.trust.generation import Candidate, Finding, Generation, Part, Severity
 from rekeyd.trust.judge import RULES, judge
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Right
 from support.generations import candidate_of
 from support.judging import NOW, VERIFYING, generation_of, judged, judging, rules_broken, verdict_on
 from support.pki import DAY, Authority

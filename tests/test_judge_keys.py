@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from rekeyd.access.key_file import KeyFile, KeyOrigin
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Right
 from rekeyd.settings import Settings
 from rekeyd.trust.generation import Candidate, Finding, Part, Severity
 from rekeyd.trust.judge import judge
-from rekeyd.trust.key_file import KeyFile, KeyOrigin
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Right
 from support.generations import candidate_of, settings_of
 from support.judging import NOW, rules_broken
 from support.pki import Authority

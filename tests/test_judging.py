@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from qdrant_client.grpc import points_pb2
 
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Limits, Reach, Right
+from rekeyd.access.verdict import Allowed, Denied, Reason
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.listeners.grpc.judging import Asked, Judge, NeedsCollection, Ruling, status_of
 from rekeyd.reload.interpretation import _shipped_policy
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Limits, Reach, Right
-from rekeyd.trust.verdict import Allowed, Denied, Reason
 from support.generations import candidate_of
 from support.grpc_qdrant import services
 from support.grpc_table import POINTS_WHERE_THE_TABLE_IS_SILENT, RING, limited, rows

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rekeyd.trust.key_entries import Complaint, Entries
+from rekeyd.access.key_entries import Complaint, Entries
 from support.key_files import digest_of, entry
 
 

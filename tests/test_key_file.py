@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rekeyd.access.key_file import KeyFile, is_json, parse_key_file
+from rekeyd.access.rights import UNLIMITED, Limits, Reach, Right
 from rekeyd.errors import SettingsError
 from rekeyd.reload.patience import PASSING
-from rekeyd.trust.key_file import KeyFile, is_json, parse_key_file
-from rekeyd.trust.rights import UNLIMITED, Limits, Reach, Right
 from support.key_files import FILE, digest_of, entry, parsed, problems_of, secret_of, yaml_of
 
 WHOLE = f"""\

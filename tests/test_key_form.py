@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.key_form import ID, PATTERN, SECRET_BYTES, is_made_here, make_key, weakness_of
+from rekeyd.access.key_form import ID, PATTERN, SECRET_BYTES, is_made_here, make_key, weakness_of
 
 
 def test_a_key_is_known_by_its_look_and_its_checksum() -> None:

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from rekeyd.access.keys import Credential
+from rekeyd.access.rights import Limits, Reach, Right
 from rekeyd.commands.key_list import HEAD, NOTHING_KNOWN, Evidence, Key, keys_among, length, records, rows
 from rekeyd.telemetry.evidence import KeyUse, Usage
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.rights import Limits, Reach, Right
 
 NOW = dt.datetime(2027, 1, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from rekeyd.access.pepper import id_of
 from rekeyd.commands.key_edits import AddKey, Edit
 from rekeyd.commands.key_store import Store
 from rekeyd.errors import SettingsError
 from rekeyd.reload.keyring import Keys
 from rekeyd.system.replacing import ReplaceError
-from rekeyd.trust.pepper import id_of
 from support.generations import document
 from support.key_files import entry, write, yaml_of
 

@@ -3,9 +3,9 @@
 import datetime as dt
 import ipaddress
 
-from rekeyd.trust.key_words import by_id, last_expiry, may
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.rights import Limits, Reach, Right
+from rekeyd.access.key_words import by_id, last_expiry, may
+from rekeyd.access.keys import Credential
+from rekeyd.access.rights import Limits, Reach, Right
 
 BOOKS = tuple((f"c{n}", Reach.READ) for n in range(5))
 

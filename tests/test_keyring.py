@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from rekeyd.access.keys import peppered_digest_of
+from rekeyd.access.pepper import id_of
 from rekeyd.errors import SettingsError
 from rekeyd.reload.files import File
 from rekeyd.reload.keyring import identity_of, keys_of, static_keys_of
 from rekeyd.settings import Settings
-from rekeyd.trust.keys import peppered_digest_of
-from rekeyd.trust.pepper import id_of
 from support.generations import API_KEY, settings_of
 from support.key_files import entry, secret_of, yaml_of
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.keys import Credential, KeyRing, digest_of
-from rekeyd.trust.rights import Right
+from rekeyd.access.keys import Credential, KeyRing, digest_of
+from rekeyd.access.rights import Right
 
 WRITER = Credential.of_secret("api_key", Right.MANAGE, "secret-of-the-writer")
 READER = Credential.of_secret("read_only_api_key", Right.READ, "secret-of-the-reader")

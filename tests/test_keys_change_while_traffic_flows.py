@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from rekeyd.trust.moments import written
-from rekeyd.trust.pepper import id_of
+from rekeyd.access.pepper import id_of
+from rekeyd.formats.moments import written
 from support.daemon import SOURCE_ROOT, Daemon
 from support.generations import API_KEY, Site
 from support.key_files import entry, secret_of, write

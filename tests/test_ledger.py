@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from rekeyd.access.admission import Ask
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Limits, Right
 from rekeyd.ledger import Entry, Ledger, Use
-from rekeyd.trust.access import Ask
 from rekeyd.trust.certificates import read_anchors
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing
 from rekeyd.trust.revocations import read_revocations
-from rekeyd.trust.rights import Limits, Right
 from support.generations import candidate_of, settings_of
 from support.pki import Authority
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.limiter import Buckets, Pace, Taken, quota, whole_seconds
+from rekeyd.access.limiter import Buckets, Pace, Taken, quota, whole_seconds
 
 PACE = Pace(burst=3, interval=10.0)
 

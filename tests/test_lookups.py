@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.lookups import LARGEST, UnjudgeableError, collections_named_in
+from rekeyd.access.lookups import LARGEST, UnjudgeableError, collections_named_in
 
 MEMBERS = ("lookup_from", "with_lookup")
 

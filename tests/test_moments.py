@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.moments import MomentError, parse_duration, parse_moment, written
+from rekeyd.formats.moments import MomentError, parse_duration, parse_moment, written
 
 UTC = dt.UTC
 

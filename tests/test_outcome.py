@@ -3,11 +3,11 @@
 import datetime as dt
 import json
 
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Right
 from rekeyd.errors import Problem
 from rekeyd.reload.outcome import Outcome, Result, findings_of, part_of
 from rekeyd.trust.generation import Finding, Part, PartChange, Severity, changes, described
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Right
 from support.generations import candidate_of, material_of
 from support.pki import Authority
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rekeyd.trust.paths import decoded, is_normal, layers
+from rekeyd.access.paths import decoded, is_normal, layers
 
 NORMAL = [
     b"/",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rekeyd.trust.pem import MaterialError, armoured, blocks, unarmoured
+from rekeyd.formats.pem import MaterialError, armoured, blocks, unarmoured
 from support.pki import Authority
 
 PEM = Authority().issue().cert_pem

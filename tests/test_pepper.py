@@ -5,8 +5,8 @@ import hmac
 
 import pytest
 
+from rekeyd.access.pepper import id_of, pepper_in
 from rekeyd.errors import SettingsError
-from rekeyd.trust.pepper import id_of, pepper_in
 
 PEPPER = b"made-up-pepper-of-32-bytes-long!"
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.policy import Policy, Rule
-from rekeyd.trust.policy_file import parse_policy
-from rekeyd.trust.rights import Right
+from rekeyd.access.policy import Policy, Rule
+from rekeyd.access.policy_file import parse_policy
+from rekeyd.access.rights import Right
 
 
 def policy(*routes: str, opened: tuple[str, ...] = ()) -> Policy:

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from rekeyd.trust.pem import MaterialError
+from rekeyd.formats.pem import MaterialError
 from rekeyd.trust.private_keys import passphrase_in, read_private_key
 from support.pki import Authority, KeyKind
 

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rekeyd.formats.pem import MaterialError
 from rekeyd.trust.certificates import read_anchors, read_chain
-from rekeyd.trust.pem import MaterialError
 from rekeyd.trust.revocations import covers_all, read_revocations, without_list
 from support.pki import DAY, Authority, KeyKind, make_key, now
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.paths import layers
-from rekeyd.trust.rights import UNLIMITED, Limits, Reach, Right
+from rekeyd.access.paths import layers
+from rekeyd.access.rights import UNLIMITED, Limits, Reach, Right
 
 
 def test_each_right_includes_those_below_it() -> None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Right
+from rekeyd.access.token_keys import read_key_set, signer_of_secret
+from rekeyd.access.tokens import TokenRules
 from rekeyd.telemetry.evidence import UNUSED, KeyUse
 from rekeyd.telemetry.status import SHOWN, State, status_lines, status_of
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Right
-from rekeyd.trust.token_keys import read_key_set, signer_of_secret
-from rekeyd.trust.tokens import TokenRules
 from support.generations import candidate_of, material_of, settings_of
 from support.pki import Authority, now
 from support.tokens import Issuer, key_set

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.strict_json import AmbiguousJsonError, NotJsonError, parse_strictly
+from rekeyd.formats.strict_json import AmbiguousJsonError, NotJsonError, parse_strictly
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.text(),

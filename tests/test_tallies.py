@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Right
+from rekeyd.access.token_keys import read_key_set
+from rekeyd.access.tokens import TokenRules
 from rekeyd.telemetry.tallies import BUCKETS, KEY_IDS, OTHER, Durations, KeyIds
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Right
-from rekeyd.trust.token_keys import read_key_set
-from rekeyd.trust.tokens import TokenRules
 from support.generations import candidate_of
 from support.tokens import Issuer, key_set
 

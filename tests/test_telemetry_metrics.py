@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Right
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.telemetry.handshakes import KINDS
 from rekeyd.telemetry.metrics import CAUSES, OUTCOMES, REASONS, TRIGGERS, Metrics
 from rekeyd.telemetry.tallies import BUCKETS, KEY_IDS
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Right
 from support.generations import candidate_of, material_of
 from support.pki import Authority
 

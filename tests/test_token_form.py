@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rekeyd.trust.token_form import LARGEST, Token, UnjudgeableTokenError, read_token
+from rekeyd.access.token_form import LARGEST, Token, UnjudgeableTokenError, read_token
 from support.tokens import by_hand, part
 
 HEADER = {"alg": "HS256", "typ": "JWT"}

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x25519
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.keys import digest_of
-from rekeyd.trust.pem import MaterialError
-from rekeyd.trust.token_keys import MOST_KEYS, Signer, read_key_set, sign, signer_of_secret
+from rekeyd.access.keys import digest_of
+from rekeyd.access.token_keys import MOST_KEYS, Signer, read_key_set, sign, signer_of_secret
+from rekeyd.formats.pem import MaterialError
 from support.tokens import Issuer, by_hand, key_set
 
 SECRET = "4f1c0d9e8b7a69584736251403f2e1d0"

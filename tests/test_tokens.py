@@ -13,14 +13,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.trust.access import Ask, Presented, decide, objection_to
-from rekeyd.trust.claims import Terms
-from rekeyd.trust.keys import Credential, KeyRing, digest_of
-from rekeyd.trust.policy import Policy
-from rekeyd.trust.rights import Reach, Right
-from rekeyd.trust.token_keys import read_key_set, signer_of_secret
-from rekeyd.trust.tokens import NO_TOKENS, TokenRules
-from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
+from rekeyd.access.admission import Ask, Presented, decide, objection_to
+from rekeyd.access.claims import Terms
+from rekeyd.access.keys import Credential, KeyRing, digest_of
+from rekeyd.access.policy import Policy
+from rekeyd.access.rights import Reach, Right
+from rekeyd.access.token_keys import read_key_set, signer_of_secret
+from rekeyd.access.tokens import NO_TOKENS, TokenRules
+from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
 from support.grounds import Believed
 from support.live import measured
 from support.tokens import AUDIENCE, ISSUER, Issuer, by_hand, in_an_hour, key_set, part

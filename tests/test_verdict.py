@@ -1,8 +1,8 @@
 """What comes of a decision names whose key it was, and shows no secret."""
 
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.rights import Right
-from rekeyd.trust.verdict import GUESSES, Allowed, Denied, Reason, Unverified
+from rekeyd.access.keys import Credential
+from rekeyd.access.rights import Right
+from rekeyd.access.verdict import GUESSES, Allowed, Denied, Reason, Unverified
 
 KEY = Credential.of_secret("reader", Right.READ, "the secret itself")
 

@@ -14,6 +14,9 @@ from typing import TypeVar
 
 import yaml
 
+from rekeyd.access.key_words import by_id, last_expiry, may
+from rekeyd.access.keys import Credential
+from rekeyd.access.tokens import TokenRules
 from rekeyd.errors import Problem, SettingsError
 from rekeyd.reload.contexts import ContextError, serving_of
 from rekeyd.reload.diagnosis import diagnose
@@ -26,9 +29,6 @@ from rekeyd.telemetry.tables import table
 from rekeyd.trust.certificates import Certificate
 from rekeyd.trust.generation import Candidate, Finding, Severity
 from rekeyd.trust.judge import judge
-from rekeyd.trust.key_words import by_id, last_expiry, may
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.tokens import TokenRules
 
 SHOWN = 20
 """Keys that are listed."""

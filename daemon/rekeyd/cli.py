@@ -33,6 +33,7 @@ from rekeyd.commands.token import (
 )
 from rekeyd.demo import Stage, state_directory
 from rekeyd.errors import SettingsError
+from rekeyd.formats.moments import parse_duration
 from rekeyd.listeners.admin import NoDaemon, ask
 from rekeyd.reload.current import Current
 from rekeyd.reload.disk import Disk
@@ -45,7 +46,6 @@ from rekeyd.telemetry.audit import open_audit
 from rekeyd.telemetry.logs import configure
 from rekeyd.telemetry.sink import MIB, Sink
 from rekeyd.telemetry.status import status_lines
-from rekeyd.trust.moments import parse_duration
 
 _Command = Callable[[argparse.Namespace], int]
 

@@ -17,12 +17,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 
+from rekeyd.access.admission import Ask, decide
+from rekeyd.access.keys import Credential
+from rekeyd.access.limiter import Buckets, Pace, quota
+from rekeyd.access.verdict import GUESSES, Allowed, Denied, Reason, Unverified
 from rekeyd.telemetry.floods import network_of
-from rekeyd.trust.access import Ask, decide
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.limiter import Buckets, Pace, quota
-from rekeyd.trust.verdict import GUESSES, Allowed, Denied, Reason, Unverified
 
 AT_ONCE = 2
 """Costly verifications that run beside one another."""

@@ -28,10 +28,10 @@ from typing import Protocol
 
 import structlog
 
-from rekeyd.trust.access import Ask, objection_to
+from rekeyd.access.admission import Ask, objection_to
+from rekeyd.access.keys import Credential
 from rekeyd.trust.clients import objection
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.keys import Credential
 from rekeyd.trust.shrinkage import shrinkage
 
 log = structlog.get_logger()

@@ -16,12 +16,12 @@ import statistics
 import time
 from collections.abc import Callable
 
-from rekeyd.trust.access import Ask, Presented, decide
-from rekeyd.trust.key_form import make_key
-from rekeyd.trust.keys import Credential, KeyRing, digest_of
-from rekeyd.trust.policy import Policy
-from rekeyd.trust.policy_file import parse_policy
-from rekeyd.trust.rights import Right
+from rekeyd.access.admission import Ask, Presented, decide
+from rekeyd.access.key_form import make_key
+from rekeyd.access.keys import Credential, KeyRing, digest_of
+from rekeyd.access.policy import Policy
+from rekeyd.access.policy_file import parse_policy
+from rekeyd.access.rights import Right
 from support.grounds import Believed
 
 ROUNDS, TIMES, GUESSES = 15, 2_000, 20_000

@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 from structlog.testing import capture_logs
 
+from rekeyd.access.keys import KeyRing
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.door import Door, Limits, bind
@@ -33,7 +34,6 @@ from rekeyd.reload.disk import Disk
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.trust.certificates import read_material
-from rekeyd.trust.keys import KeyRing
 from rekeyd.upstream.pools import Pools
 from support.pki import Authority, Leaf, replace_file
 from support.waiting import eventually

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rekeyd.access.keys import KeyRing
+from rekeyd.access.policy import Policy, Rule
+from rekeyd.access.rights import Right
 from rekeyd.reload.disk import Disk
 from rekeyd.settings import Settings, parse
 from rekeyd.trust.certificates import Anchors, Material, read_material
 from rekeyd.trust.generation import Candidate, Finding
-from rekeyd.trust.keys import KeyRing
-from rekeyd.trust.policy import Policy, Rule
 from rekeyd.trust.revocations import Revocations
-from rekeyd.trust.rights import Right
 from support.pki import Authority, Leaf, replace_file
 
 API_KEY = "a-made-up-key-that-may-do-everything"

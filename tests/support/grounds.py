@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from rekeyd.trust.keys import KeyRing
-from rekeyd.trust.policy import Policy
-from rekeyd.trust.tokens import NO_TOKENS, TokenRules
+from rekeyd.access.keys import KeyRing
+from rekeyd.access.policy import Policy
+from rekeyd.access.tokens import NO_TOKENS, TokenRules
 
 
 @dataclass(frozen=True)
 class Believed:
-    """See `rekeyd.trust.access.Grounds`."""
+    """See `rekeyd.access.admission.Grounds`."""
 
     ring: KeyRing
     policy: Policy

@@ -3,8 +3,8 @@
 import csv
 from dataclasses import replace
 
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.rights import Limits, Reach, Right
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.rights import Limits, Reach, Right
 from support.qdrant_table import TABLE
 
 POINTS_WHERE_THE_TABLE_IS_SILENT = frozenset(

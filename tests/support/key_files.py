@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from rekeyd.access.key_file import KeyFile, parse_key_file
+from rekeyd.access.key_form import SECRET_BYTES, make_key
 from rekeyd.errors import Problem, SettingsError
-from rekeyd.trust.key_file import KeyFile, parse_key_file
-from rekeyd.trust.key_form import SECRET_BYTES, make_key
 
 FILE = "/etc/rekeyd/keys.yaml"
 

@@ -9,13 +9,13 @@ Must not know: where settings come from, or how a line is printed.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from rekeyd.trust.access import Ask, admit
+from rekeyd.access.admission import Ask, admit
+from rekeyd.access.keys import Credential
+from rekeyd.access.paths import is_normal
+from rekeyd.access.policy import Policy, Rule
+from rekeyd.access.rights import Right
+from rekeyd.access.verdict import Allowed
 from rekeyd.trust.generation import Candidate
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.paths import is_normal
-from rekeyd.trust.policy import Policy, Rule
-from rekeyd.trust.rights import Right
-from rekeyd.trust.verdict import Allowed
 
 SHOWN = 50
 """Keys that are named."""

@@ -18,9 +18,9 @@ from typing import Any
 
 import yaml
 
+from rekeyd.access.key_file import END, is_json
 from rekeyd.errors import RekeydError
 from rekeyd.settings.yaml_source import read_value, read_yaml
-from rekeyd.trust.key_file import END, is_json
 
 NEW_YAML = b"""\
 # The keys of rekeyd: `rekeyd keys` edits this file, and so may you. The secrets are not in it, but digests.

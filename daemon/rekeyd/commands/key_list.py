@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rekeyd.access.key_words import by_id, last_expiry, may
+from rekeyd.access.keys import Credential
+from rekeyd.access.rights import Limits
+from rekeyd.formats.moments import written
 from rekeyd.telemetry.evidence import Usage
-from rekeyd.trust.key_words import by_id, last_expiry, may
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.moments import written
-from rekeyd.trust.rights import Limits
 
 IDLE = dt.timedelta(days=30)
 FRESH = dt.timedelta(days=7)

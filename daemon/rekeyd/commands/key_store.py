@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rekeyd.access.key_file import is_json
 from rekeyd.commands.key_edits import NEW_JSON, NEW_YAML, Edit, edited
 from rekeyd.errors import Problem, SettingsError
 from rekeyd.listeners.admin import NoDaemon, ask
@@ -22,7 +23,6 @@ from rekeyd.system.replacing import locked, real, replace_file
 from rekeyd.system.state import folder_named_by
 from rekeyd.telemetry.evidence import LARGEST, NewerUsageError, NotUsageError, Usage, usage_in
 from rekeyd.telemetry.keeping import FILE
-from rekeyd.trust.key_file import is_json
 
 _UNSET = "is not set, so there is no key file to work on"
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rekeyd.access.key_entries import Complaint, Entries
+from rekeyd.access.key_form import weakness_of
 from rekeyd.errors import RekeydError
-from rekeyd.trust.key_entries import Complaint, Entries
-from rekeyd.trust.key_form import weakness_of
-from rekeyd.trust.moments import MomentError, parse_duration, parse_moment
+from rekeyd.formats.moments import MomentError, parse_duration, parse_moment
 
 _LONGEST_SECRET = 4096
 

@@ -13,6 +13,10 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from rekeyd.access.key_form import ID, SECRET_BYTES, make_key, weakness_of
+from rekeyd.access.key_words import may
+from rekeyd.access.keys import Credential, digest_of, peppered_digest_of
+from rekeyd.access.pepper import id_of
 from rekeyd.commands.key_edits import AddKey, AddSecret, Edit, EditError, EndSecret, NamePepper, RemoveKey
 from rekeyd.commands.key_list import (
     FRESH,
@@ -35,15 +39,11 @@ from rekeyd.commands.key_wish import (
     entry_of,
     moment_of,
 )
+from rekeyd.formats.moments import written
 from rekeyd.reload.keyring import Keys
 from rekeyd.system.replacing import ReplaceError
 from rekeyd.telemetry.console import safe
 from rekeyd.telemetry.tables import table
-from rekeyd.trust.key_form import ID, SECRET_BYTES, make_key, weakness_of
-from rekeyd.trust.key_words import may
-from rekeyd.trust.keys import Credential, digest_of, peppered_digest_of
-from rekeyd.trust.moments import written
-from rekeyd.trust.pepper import id_of
 
 GOOD, BAD = 0, 1
 

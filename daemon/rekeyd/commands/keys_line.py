@@ -7,12 +7,12 @@ import argparse
 import datetime as dt
 from collections.abc import Callable
 
+from rekeyd.access.rights import Reach, Right
 from rekeyd.commands import keys
 from rekeyd.commands.key_list import FRESH, RULE
 from rekeyd.commands.key_store import Store
 from rekeyd.commands.key_wish import Wish
 from rekeyd.commands.keys import Told
-from rekeyd.trust.rights import Reach, Right
 
 Given = Callable[[], bytes]
 """Reads the secret from stdin."""

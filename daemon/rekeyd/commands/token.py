@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rekeyd.access.keys import Credential
+from rekeyd.access.token_keys import Signer, sign, signer_of_secret
+from rekeyd.access.tokens import TokenRules
+from rekeyd.access.verdict import Denied
 from rekeyd.errors import Problem, RekeydError, SettingsError
 from rekeyd.settings import Settings, parse
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.token_keys import Signer, sign, signer_of_secret
-from rekeyd.trust.tokens import TokenRules
-from rekeyd.trust.verdict import Denied
 
 SigningKey = Literal["api_key", "alt_api_key"]
 SIGNING_KEYS: tuple[SigningKey, ...] = ("api_key", "alt_api_key")

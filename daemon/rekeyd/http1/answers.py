@@ -12,9 +12,9 @@ import math
 import re
 from collections.abc import Iterable
 
+from rekeyd.access.limiter import whole_seconds
+from rekeyd.access.verdict import Denied, Quota, Reason
 from rekeyd.http1.request import Field
-from rekeyd.trust.limiter import whole_seconds
-from rekeyd.trust.verdict import Denied, Quota, Reason
 
 PHRASES = {
     200: b"OK",

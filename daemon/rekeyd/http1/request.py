@@ -23,7 +23,7 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
 _QUERY = re.compile(rb"[!-~\x80-\xff]*")
 _METHOD = re.compile(rb"[A-Z]+(?:-[A-Z]+)*")
 _UNSERVED = frozenset({b"CONNECT", b"TRACE", b"GRPC"})
-"""`GRPC` is how policies call what is asked by gRPC (`trust/policy.py`)."""
+"""`GRPC` is how policies call what is asked by gRPC (`access/policy.py`)."""
 _TOKENS = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LONGEST_LENGTH = 18

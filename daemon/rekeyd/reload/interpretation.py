@@ -14,23 +14,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+from rekeyd.access.claims import Terms
+from rekeyd.access.key_file import NO_KEY_FILE, KeyOrigin
+from rekeyd.access.policy import Policy
+from rekeyd.access.policy_file import parse_policy
+from rekeyd.access.token_keys import Signer, read_key_set, signer_of_secret
+from rekeyd.access.tokens import TokenRules
 from rekeyd.errors import Problem, SettingsError
+from rekeyd.formats.pem import MaterialError
 from rekeyd.reload.files import File
 from rekeyd.reload.keyring import Keys, identity_of, keys_of, static_keys_of
 from rekeyd.reload.named import KEY_FILE, PEPPER, Pair
 from rekeyd.reload.snapshot import Snapshot
 from rekeyd.settings import Settings
 from rekeyd.trust.certificates import Anchors, Material, Origin, read_anchors, read_material
-from rekeyd.trust.claims import Terms
 from rekeyd.trust.generation import Candidate, Finding, Part, Severity
-from rekeyd.trust.key_file import NO_KEY_FILE, KeyOrigin
-from rekeyd.trust.pem import MaterialError
-from rekeyd.trust.policy import Policy
-from rekeyd.trust.policy_file import parse_policy
 from rekeyd.trust.private_keys import passphrase_in
 from rekeyd.trust.revocations import Revocations, read_revocations
-from rekeyd.trust.token_keys import Signer, read_key_set, signer_of_secret
-from rekeyd.trust.tokens import TokenRules
 
 T = TypeVar("T")
 

@@ -11,13 +11,13 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from rekeyd.access.key_file import KeyFile, parse_key_file
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.pepper import pepper_in
+from rekeyd.access.rights import Right
 from rekeyd.errors import Problem, SettingsError
 from rekeyd.reload.files import File
 from rekeyd.settings import Settings
-from rekeyd.trust.key_file import KeyFile, parse_key_file
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.pepper import pepper_in
-from rekeyd.trust.rights import Right
 
 
 @dataclass(frozen=True, slots=True)

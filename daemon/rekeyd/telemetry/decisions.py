@@ -17,9 +17,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
+from rekeyd.access.rights import Right
 from rekeyd.telemetry.floods import NETWORKS, SECOND, Telling, network_of
 from rekeyd.telemetry.hub import Hub
-from rekeyd.trust.rights import Right
 
 FLOOD = 50
 _GROUPS = 16

@@ -22,10 +22,10 @@ from typing import Any
 
 import orjson
 
+from rekeyd.access.verdict import Reason
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.telemetry.tallies import OTHER
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.verdict import Reason
 
 KEYS = 131_072
 """Ids that are remembered."""

@@ -28,12 +28,12 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from rekeyd.access.rights import Right
+from rekeyd.access.verdict import Reason
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.telemetry.handshakes import kind_of
 from rekeyd.telemetry.tallies import KEY_IDS, OTHER, Durations, KeyIds
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.rights import Right
-from rekeyd.trust.verdict import Reason
 
 TRIGGERS = frozenset({"start", "watch", "ttl", "retry", "not_before", "sighup", "admin"})
 OUTCOMES = frozenset({"applied", "unchanged", "refused", "settling"})

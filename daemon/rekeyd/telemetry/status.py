@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
+from rekeyd.access.rights import Right
 from rekeyd.telemetry.console import safe
 from rekeyd.telemetry.evidence import UNUSED, KeyUse
 from rekeyd.trust.certificates import Material
 from rekeyd.trust.generation import Generation, described
-from rekeyd.trust.rights import Right
 
 SHOWN = 20
 """Certificates and keys that a person is shown; `--json` has all."""

@@ -1,1 +1,1 @@
-"""What is believed and who may do what. Pure: no I/O, no clock, no event loop, no logging."""
+"""What is believed at one moment, and what must hold before it is. Pure: no I/O, no clock, no logging."""

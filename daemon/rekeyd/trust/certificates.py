@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
-from rekeyd.trust.pem import MaterialError, armoured, blocks, nothing_found, unarmoured
+from rekeyd.formats.pem import MaterialError, armoured, blocks, nothing_found, unarmoured
 from rekeyd.trust.private_keys import read_private_key
 
 _CERTIFICATE_LABELS = frozenset({b"CERTIFICATE", b"X509 CERTIFICATE"})

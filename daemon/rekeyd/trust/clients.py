@@ -12,10 +12,10 @@ import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from rekeyd.formats.pem import MaterialError
 from rekeyd.settings import ClientPattern
 from rekeyd.trust.certificates import Anchors, Certificate
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.pem import MaterialError
 from rekeyd.trust.revocations import Revocations
 from rekeyd.trust.shrinkage import shrinkage
 

@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rekeyd.access.key_file import NO_KEY_FILE, KeyFile, KeyOrigin
+from rekeyd.access.keys import KeyRing
+from rekeyd.access.policy import Policy
+from rekeyd.access.tokens import NO_TOKENS, TokenRules
 from rekeyd.settings import Settings, describe, has_credential
 from rekeyd.trust.certificates import Anchors, Certificate, Material
-from rekeyd.trust.key_file import NO_KEY_FILE, KeyFile, KeyOrigin
-from rekeyd.trust.keys import KeyRing
-from rekeyd.trust.policy import Policy
 from rekeyd.trust.revocations import Revocations
 from rekeyd.trust.succession import succession
-from rekeyd.trust.tokens import NO_TOKENS, TokenRules
 
 KEYS_TOLD = 100
 """Ids of keys that a change names one by one."""

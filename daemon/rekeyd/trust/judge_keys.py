@@ -9,9 +9,9 @@ import datetime as dt
 import stat
 from collections.abc import Iterator, Sequence
 
+from rekeyd.access.keys import Credential
 from rekeyd.trust.case import Case, Complaint
 from rekeyd.trust.generation import Part
-from rekeyd.trust.keys import Credential
 
 NAMED = 5
 """Ids that a complaint names."""

@@ -7,11 +7,11 @@ them. Whoever is connected to must besides be the one that is expected there. Ho
 `clients.py`; between nodes a wildcard certificate is good as well. Must not know: connections.
 """
 
+from rekeyd.formats.pem import MaterialError
 from rekeyd.settings import ClientPattern, Settings
 from rekeyd.trust.certificates import Certificate
 from rekeyd.trust.clients import ClientIdentity, is_allowed, is_revoked, loses_its_authority
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.pem import MaterialError
 
 
 def allowed_peers(settings: Settings) -> tuple[ClientPattern, ...]:

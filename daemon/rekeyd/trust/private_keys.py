@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from rekeyd.trust.pem import MaterialError, blocks, nothing_found
+from rekeyd.formats.pem import MaterialError, blocks, nothing_found
 
 _ENCRYPTED_LABEL = b"ENCRYPTED PRIVATE KEY"
 _ENCRYPTED_HEADER = b"4,ENCRYPTED"  # of "Proc-Type: 4,ENCRYPTED" (RFC 1421, 4.6.1.1)

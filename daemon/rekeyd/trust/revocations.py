@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from rekeyd.formats.pem import MaterialError, armoured, blocks, nothing_found, unarmoured
 from rekeyd.trust.certificates import Anchors, Certificate
-from rekeyd.trust.pem import MaterialError, armoured, blocks, nothing_found, unarmoured
 
 Revoked = tuple[str, int]
 """Issuer, as `Certificate.issuer` has it, and serial number: what names a certificate (RFC 5280, 4.1.2.2)."""

@@ -12,7 +12,7 @@ from rekeyd.settings import UpstreamAddress
 from rekeyd.trust.certificates import Anchors
 from rekeyd.trust.generation import Generation
 from rekeyd.upstream.connection import UpstreamError, UpstreamTimeoutError
-from rekeyd.upstream.trust import client_context
+from rekeyd.upstream.tls import client_context
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
 

@@ -18,7 +18,7 @@ from rekeyd.upstream import connectors
 from rekeyd.upstream.connection import UpstreamError
 from rekeyd.upstream.demo import application
 from rekeyd.upstream.pool import Connector, Pool
-from rekeyd.upstream.trust import client_context
+from rekeyd.upstream.tls import client_context
 
 _PROBE_EVERY = 1.0
 """Seconds for which an answer to "can it be reached?" holds: an open path must not be a way to flood it."""

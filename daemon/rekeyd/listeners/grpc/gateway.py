@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from rekeyd.access.verdict import Denied, Reason
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.http2.fields import Field
 from rekeyd.http2.frames import Code
@@ -33,7 +34,6 @@ from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.trust.clients import ClientIdentity, objection
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.verdict import Denied, Reason
 from rekeyd.upstream.connection import UpstreamError
 from rekeyd.upstream.grpc import GrpcDialer
 

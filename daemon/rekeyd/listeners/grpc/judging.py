@@ -16,14 +16,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes
 
+from rekeyd.access.admission import Ask, Presented, admit
+from rekeyd.access.policy import GRPC, Policy
+from rekeyd.access.rights import Right
+from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.http2.fields import Fields
 from rekeyd.http2.protobuf import Wanted
-from rekeyd.trust.access import Ask, Presented, admit
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.policy import GRPC, Policy
-from rekeyd.trust.rights import Right
-from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
 
 _METHOD = re.compile(rb"/[A-Za-z_][A-Za-z0-9_.]*/[A-Za-z_][A-Za-z0-9_]*")
 _SOME = b"-"

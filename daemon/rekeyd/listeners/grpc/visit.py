@@ -8,13 +8,13 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from rekeyd.access.verdict import Allowed, Denied
 from rekeyd.http1 import forwarding
 from rekeyd.http2 import heads
 from rekeyd.http2.fields import Field, encoded
 from rekeyd.listeners.grpc.judging import Asked, Ruling
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.verdict import Allowed, Denied
 
 
 class Connection(Protocol):

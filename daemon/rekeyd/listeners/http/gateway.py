@@ -18,6 +18,8 @@ import orjson
 import structlog
 from aiohttp import web
 
+from rekeyd.access.admission import Ask, Presented
+from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.http1 import answers, forwarding
 from rekeyd.http1.request import Field, Malformed, Request, examine
@@ -31,8 +33,6 @@ from rekeyd.settings import Settings
 from rekeyd.system.peers import address_of
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog
-from rekeyd.trust.access import Ask, Presented
-from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
 from rekeyd.upstream.connection import UpstreamError, UpstreamTimeoutError
 from rekeyd.upstream.pools import Pools
 from rekeyd.upstream.relay import (

@@ -7,10 +7,10 @@ in. Whoever waits for `100 Continue` gets it first. Must not know: what a body m
 import asyncio
 from dataclasses import replace
 
+from rekeyd.access.admission import judge_body
+from rekeyd.access.policy import Policy
+from rekeyd.access.verdict import Allowed, Denied, Reason
 from rekeyd.http1.request import Request
-from rekeyd.trust.access import judge_body
-from rekeyd.trust.policy import Policy
-from rekeyd.trust.verdict import Allowed, Denied, Reason
 from rekeyd.upstream.relay import CONTINUE, ClientSide
 
 MOST = 4 * 1024 * 1024

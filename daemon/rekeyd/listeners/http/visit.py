@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from rekeyd.access.verdict import Allowed, Denied
 from rekeyd.http1 import forwarding
 from rekeyd.http1.request import Field, Request
 from rekeyd.http1.response import SWITCHING_PROTOCOLS
@@ -17,7 +18,6 @@ from rekeyd.listeners.http.protocol import GatewayProtocol
 from rekeyd.system.peers import address_of
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.verdict import Allowed, Denied
 from rekeyd.upstream.relay import Relay
 
 _OPEN_TO_ALL = frozenset({"health", "preflight"})

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rekeyd.trust.strict_json import AmbiguousJsonError, NotJsonError, parse_strictly
+from rekeyd.formats.strict_json import AmbiguousJsonError, NotJsonError, parse_strictly
 
 LARGEST = 8192
 """Bytes. A token is a header field; servers take few that are larger."""

@@ -29,12 +29,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rekeyd.access.key_entries import Complaint, Entries
+from rekeyd.access.keys import Credential
 from rekeyd.errors import Problem, SettingsError
+from rekeyd.formats.json_keys import TornJsonError, UnsoundJsonError, members_of
 from rekeyd.settings.kinds import is_word
 from rekeyd.settings.yaml_source import Document, read_yaml
-from rekeyd.trust.json_keys import TornJsonError, UnsoundJsonError, members_of
-from rekeyd.trust.key_entries import Complaint, Entries
-from rekeyd.trust.keys import Credential
 
 END = b"..."
 """The last line of a key file in YAML."""

@@ -13,7 +13,7 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from rekeyd.trust.verdict import Quota
+from rekeyd.access.verdict import Quota
 
 MOST = 65_536
 

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rekeyd.trust.rights import ANY, UNLIMITED, Limits, Reach, Right
-from rekeyd.trust.token_form import UnjudgeableTokenError
+from rekeyd.access.rights import ANY, UNLIMITED, Limits, Reach, Right
+from rekeyd.access.token_form import UnjudgeableTokenError
 
 LEEWAY = 30.0
 """Seconds by which clocks may differ, as in Qdrant."""

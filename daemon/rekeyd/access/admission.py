@@ -19,14 +19,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from rekeyd.trust.key_form import weakness_of
-from rekeyd.trust.keys import Credential, KeyRing, digest_of
-from rekeyd.trust.lookups import UnjudgeableError, collections_named_in
-from rekeyd.trust.paths import is_normal, layers
-from rekeyd.trust.policy import Policy, Rule
-from rekeyd.trust.rights import Right
-from rekeyd.trust.tokens import TokenRules
-from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
+from rekeyd.access.key_form import weakness_of
+from rekeyd.access.keys import Credential, KeyRing, digest_of
+from rekeyd.access.lookups import UnjudgeableError, collections_named_in
+from rekeyd.access.paths import is_normal, layers
+from rekeyd.access.policy import Policy, Rule
+from rekeyd.access.rights import Right
+from rekeyd.access.tokens import TokenRules
+from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
 
 
 @dataclass(frozen=True, slots=True)

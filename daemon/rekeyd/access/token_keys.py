@@ -22,9 +22,9 @@ from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey, import_key
 from joserfc.jws import JWSRegistry, serialize_compact
 
-from rekeyd.trust.keys import digest_of
-from rekeyd.trust.pem import MaterialError
-from rekeyd.trust.strict_json import AmbiguousJsonError, NotJsonError, parse_strictly
+from rekeyd.access.keys import digest_of
+from rekeyd.formats.pem import MaterialError
+from rekeyd.formats.strict_json import AmbiguousJsonError, NotJsonError, parse_strictly
 
 HS256 = "HS256"
 LEAST_RSA_BITS = 2048

@@ -15,8 +15,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from rekeyd.trust.paths import layers
-from rekeyd.trust.rights import Right
+from rekeyd.access.paths import layers
+from rekeyd.access.rights import Right
 
 GRPC = b"GRPC"
 """The method by which calls of gRPC are asked for; no request of HTTP may have it."""

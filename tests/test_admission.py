@@ -10,12 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rekeyd.trust.access import Ask, Presented, decide, judge_body, objection_to
-from rekeyd.trust.keys import Credential, KeyRing
-from rekeyd.trust.policy import Policy
-from rekeyd.trust.policy_file import parse_policy
-from rekeyd.trust.rights import Limits, Reach, Right
-from rekeyd.trust.verdict import Allowed, Denied, Reason, Unverified
+from rekeyd.access.admission import Ask, Presented, decide, judge_body, objection_to
+from rekeyd.access.keys import Credential, KeyRing
+from rekeyd.access.policy import Policy
+from rekeyd.access.policy_file import parse_policy
+from rekeyd.access.rights import Limits, Reach, Right
+from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
 from support.grounds import Believed
 from support.qdrant_table import Operation, operations
 

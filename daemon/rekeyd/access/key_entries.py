@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from rekeyd.access.key_form import ID
+from rekeyd.access.keys import Credential
+from rekeyd.access.paths import is_normal
+from rekeyd.access.rights import ANY, UNLIMITED, IPNetwork, Limits, Reach, Right
+from rekeyd.formats.moments import FIX as MOMENT_FIX
+from rekeyd.formats.moments import WANTED as MOMENT_WANTED
+from rekeyd.formats.moments import MomentError, parse_moment
 from rekeyd.settings.kinds import alternatives, name_of_type
-from rekeyd.trust.key_form import ID
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.moments import FIX as MOMENT_FIX
-from rekeyd.trust.moments import WANTED as MOMENT_WANTED
-from rekeyd.trust.moments import MomentError, parse_moment
-from rekeyd.trust.paths import is_normal
-from rekeyd.trust.rights import ANY, UNLIMITED, IPNetwork, Limits, Reach, Right
 
 _KEY = ("id", "right", "collections", "paths", "networks", "rate", "note", "secrets")
 _LIMITS = ("collections", "paths", "networks", "rate")

@@ -8,8 +8,8 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rekeyd.trust.keys import Credential
-from rekeyd.trust.rights import Right
+from rekeyd.access.keys import Credential
+from rekeyd.access.rights import Right
 
 
 class Reason(enum.StrEnum):

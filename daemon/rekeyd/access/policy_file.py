@@ -26,11 +26,11 @@ from dataclasses import dataclass, field
 
 import yaml
 
+from rekeyd.access.paths import is_normal
+from rekeyd.access.policy import GRPC, NAME, REST, Policy, Rule
+from rekeyd.access.rights import Right
 from rekeyd.errors import Problem, SettingsError
 from rekeyd.settings.kinds import alternatives
-from rekeyd.trust.paths import is_normal
-from rekeyd.trust.policy import GRPC, NAME, REST, Policy, Rule
-from rekeyd.trust.rights import Right
 
 _KEYS = ("collection", "grpc", "lookups", "messages", "open", "rights")
 _MARKS = ("points", "shared", "lookup")

@@ -14,8 +14,8 @@ import hmac
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from rekeyd.trust.pepper import id_of
-from rekeyd.trust.rights import UNLIMITED, Limits, Right
+from rekeyd.access.pepper import id_of
+from rekeyd.access.rights import UNLIMITED, Limits, Right
 
 
 @dataclass(frozen=True, slots=True)

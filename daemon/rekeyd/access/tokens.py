@@ -13,11 +13,11 @@ from.
 from dataclasses import dataclass, field
 from functools import partial
 
-from rekeyd.trust.claims import Grant, Terms, granted_by, granted_by_issuer
-from rekeyd.trust.keys import Credential, digest_of
-from rekeyd.trust.token_form import Token, UnjudgeableTokenError, read_token
-from rekeyd.trust.token_keys import HS256, Signer
-from rekeyd.trust.verdict import Denied, Reason, Unverified
+from rekeyd.access.claims import Grant, Terms, granted_by, granted_by_issuer
+from rekeyd.access.keys import Credential, digest_of
+from rekeyd.access.token_form import Token, UnjudgeableTokenError, read_token
+from rekeyd.access.token_keys import HS256, Signer
+from rekeyd.access.verdict import Denied, Reason, Unverified
 
 OF_QDRANT = Terms()
 

@@ -6,7 +6,7 @@ Must not know: who is told.
 import datetime as dt
 from collections.abc import Iterable, Sequence
 
-from rekeyd.trust.keys import Credential
+from rekeyd.access.keys import Credential
 
 _NAMED = 3
 """Collections, paths and networks that are named one by one."""

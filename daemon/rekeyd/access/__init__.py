@@ -1,0 +1,1 @@
+"""Who may do what: keys, tokens, policy, and the one decision. Pure: no I/O, no clock, no logging."""
