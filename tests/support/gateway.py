@@ -188,6 +188,10 @@ class Scene:
         finally:
             client.close()
 
+    async def asked(self, data: bytes, method: str = "GET") -> tuple[Answer, Event]:
+        """The answer to one request, and the only line that it left."""
+        return await self.ask(data, method), await self.record()
+
     def forget(self, client: Link) -> None:
         """It is closed: nothing is to be done about it at the end."""
         self._clients.remove(client)

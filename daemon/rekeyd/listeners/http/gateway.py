@@ -1,8 +1,8 @@
 """The path of a request: examined, judged, passed on, recorded.
 
 The rules: nothing reaches the upstream that wasn't judged; what is judged is what is forwarded, byte for
-byte; each request has one line in the decision log, whatever became of it. rekeyd's own paths (`/.rekeyd/…`)
-are never forwarded.
+byte; each request has one line in the decision log, whatever became of it. rekeyd's own paths are never
+forwarded.
 
 Must not know: how bytes get to the upstream, how a decision is made, how a line is written.
 """
@@ -10,11 +10,10 @@ Must not know: how bytes get to the upstream, how a decision is made, how a line
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
-import orjson
 import structlog
 from aiohttp import web
 
@@ -24,9 +23,11 @@ from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.http1 import answers, forwarding
 from rekeyd.http1.request import Field, Malformed, Request, examine
 from rekeyd.ledger import Ledger, Use
+from rekeyd.listeners.http import replies
 from rekeyd.listeners.http.client import AiohttpClient
 from rekeyd.listeners.http.inspection import inspect
 from rekeyd.listeners.http.protocol import GatewayProtocol, GatewayServer, Rendered, Timeouts
+from rekeyd.listeners.http.replies import Health, Replies
 from rekeyd.listeners.http.visit import Visit, printable
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import Settings
@@ -64,10 +65,6 @@ class Guards:
     ledger: Ledger
 
 
-Health = Callable[[], Awaitable[dict[str, bool]]]
-"""Answers for readiness: each check by name, and whether it holds."""
-
-_OURS = b"/.rekeyd"
 _MEGABYTE = 1024 * 1024
 _LINES_GRACE = 1.0
 """Seconds for which the end of a drain waits for the lines of the requests that it cut off."""
@@ -92,11 +89,10 @@ class HttpGateway:
         service = settings.service
         self._current = current
         self._pools = pools
-        self._health = health
+        self._replies = Replies(health)
         self._gatekeeper = guards.gatekeeper
         self._ledger = guards.ledger
         self._records = records
-        self._draining = False
         self._cutting = False
         self._visits = 0
         self._all_told = asyncio.Event()
@@ -124,7 +120,7 @@ class HttpGateway:
 
         Returns how many connections were cut.
         """
-        self._draining = True
+        self._replies.draining = True
         self._finish(newcomers_too=False)
         newcomers = asyncio.get_running_loop().call_later(
             min(_NEWCOMER_GRACE, within), lambda: self._finish(newcomers_too=True)
@@ -174,7 +170,7 @@ class HttpGateway:
         finally:
             self._record(visit)
             self._visits -= 1
-            if self._draining and not self._visits:
+            if self._replies.draining and not self._visits:
                 self._all_told.set()
 
     def _why_it_ended(self, visit: Visit) -> str | None:
@@ -192,7 +188,7 @@ class HttpGateway:
             request = Malformed(431, "The head is too large")
         if isinstance(request, Malformed):
             visit.reason = "malformed"
-            return self._own_answer(visit, request, request.status, message=request.message)
+            return self._replies.error(visit, request, request.status, message=request.message)
         visit.path = printable(request.target)
         given = request.request_id
         visit.request_id = given.decode() if given is not None else secrets.token_hex(16)
@@ -201,17 +197,15 @@ class HttpGateway:
             request, visit.peer, tls=visit.tls is not None, trusted=service.trusted_proxies
         )
         visit.client = origin.client
-        if request.path == _OURS or request.path.startswith(_OURS + b"/"):
-            return await self._local(request, visit)
-        if service.enable_cors and _is_preflight(request):
-            visit.reason = "preflight"
-            visit.status = 204
-            return self._render(visit, request, 204, b"", *answers.preflight_fields(request.fields))
+        if replies.is_ours(request):
+            return await self._replies.local(visit, request)
+        if service.enable_cors and replies.is_preflight(request):
+            return self._replies.preflight(visit, request)
         ask = Ask(request.method, request.path, Presented.among(request.fields), origin.client)
         verdict = await self._verdict(ask, visit)
         if isinstance(verdict, Denied):
             await self._gatekeeper.penalty(verdict)
-            return self._denial(visit, request, verdict)
+            return self._replies.denial(visit, request, verdict)
         with self._resting_on(visit.connection, ask, verdict):
             return await self._let_in(raw, request, origin, visit, verdict)
 
@@ -247,7 +241,7 @@ class HttpGateway:
         service = visit.generation.settings.service
         limit = service.max_request_size_mb * _MEGABYTE
         if (request.framing.length or 0) > limit:
-            return self._own_answer(visit, request, 413, message=_too_large(service.max_request_size_mb))
+            return self._replies.error(visit, request, 413, message=_too_large(service.max_request_size_mb))
         return await self._forward(raw, request, origin, visit, verdict)
 
     async def _forward(
@@ -263,31 +257,31 @@ class HttpGateway:
             raw,
             max_body=settings.service.max_request_size_mb * _MEGABYTE,
             stall_timeout=settings.service.stall_timeout,
-            closes=lambda: self._closes(request, visit.connection),
+            closes=lambda: self._replies.closes(request, visit.connection),
         )
         try:
             if verdict.lookups:
                 inspected = await inspect(client, request, verdict, visit.generation.policy)
                 if isinstance(inspected, Denied):
                     visit.verdict = inspected
-                    return self._denial(visit, request, inspected)
+                    return self._replies.denial(visit, request, inspected)
                 client, request = inspected
             done = await self._relay(client, request, origin, visit, verdict)
         except BodyTooLargeError:
-            return self._own_answer(
+            return self._replies.error(
                 visit, request, 413, message=_too_large(settings.service.max_request_size_mb), close=True
             )
         except BodyMalformedError as error:
-            return self._own_answer(visit, request, 400, message=str(error), close=True)
+            return self._replies.error(visit, request, 400, message=str(error), close=True)
         except UpstreamError as error:
             self._upstream_failed(visit, error)
             slow = isinstance(error, UpstreamTimeoutError)
             message = "The upstream took too long" if slow else "The upstream can't be reached or broke off"
-            return self._own_answer(visit, request, 504 if slow else 502, message=message)
+            return self._replies.error(visit, request, 504 if slow else 502, message=message)
         visit.status = done.status
         if done.failure is not None:
             self._upstream_failed(visit, done.failure)
-        return Rendered(b"", keep_alive=done.keep_alive and not self._draining)
+        return Rendered(b"", keep_alive=done.keep_alive and not self._replies.draining)
 
     async def _relay(
         self,
@@ -308,72 +302,7 @@ class HttpGateway:
         )
         return await relay.run(visit.onward(request, origin, verdict))
 
-    # Answers of our own.
-
-    async def _local(self, request: Request, visit: Visit) -> web.StreamResponse:
-        """`/.rekeyd/livez` and `/.rekeyd/readyz`: open, and saying no more than which check fails."""
-        visit.reason = "health"
-        if request.path not in {_OURS + b"/livez", _OURS + b"/readyz"}:
-            return self._own_answer(visit, request, 404, message="Not found")
-        if request.method not in {b"GET", b"HEAD"}:
-            return self._own_answer(visit, request, 405, message="Only GET and HEAD")
-        checks = await self._health() if request.path.endswith(b"/readyz") else {}
-        if self._draining:
-            checks = {**checks, "serving": False}
-        good = all(checks.values())
-        visit.status = 200 if good else 503
-        body = orjson.dumps({"status": "ok" if good else "unavailable", "checks": checks})
-        return self._render(visit, request, visit.status, body, answers.JSON, (b"Cache-Control", b"no-store"))
-
-    def _denial(self, visit: Visit, request: Request, denied: Denied) -> web.StreamResponse:
-        visit.status = answers.status_of(denied)
-        body, fields = answers.body_of(denied, self._age(visit))
-        return self._render(visit, request, visit.status, body, *fields, *self._cors_fields(visit))
-
-    def _own_answer(
-        self, visit: Visit, request: Request | Malformed, status: int, *, message: str, close: bool = False
-    ) -> web.StreamResponse:
-        visit.status = status
-        body = answers.error_body(message, self._age(visit))
-        return self._render(
-            visit, request, status, body, answers.JSON, *self._cors_fields(visit), close=close
-        )
-
-    def _render(
-        self,
-        visit: Visit,
-        request: Request | Malformed,
-        status: int,
-        body: bytes,
-        *fields: Field,
-        close: bool = False,
-    ) -> web.StreamResponse:
-        if isinstance(request, Malformed):
-            method, minor, stays = b"GET", 1, False
-        else:
-            method, minor = request.method, request.minor
-            # A client that waits for 100 may send its body or not: only a new connection is clear again.
-            stays = not (close or request.expects_continue or self._closes(request, visit.connection))
-        data = answers.answer(status, body, *fields, method=method, minor=minor, keep_alive=stays)
-        return Rendered(data, keep_alive=stays)
-
-    def _closes(self, request: Request, connection: GatewayProtocol) -> bool:
-        """Whether this is the last request on its connection.
-
-        Also where another protocol than WebSocket was asked for: aiohttp drops what it read behind that.
-        """
-        upgrade = request.first(b"upgrade")
-        last = self._draining or connection.retiring or not request.persists
-        return last or (upgrade or b"websocket").lower() != b"websocket"
-
-    @staticmethod
-    def _cors_fields(visit: Visit) -> tuple[Field, ...]:
-        return (answers.ANY_ORIGIN,) if visit.generation.settings.service.enable_cors else ()
-
     # The record.
-
-    def _age(self, visit: Visit) -> float:
-        return asyncio.get_running_loop().time() - visit.started
 
     def _upstream_failed(self, visit: Visit, error: UpstreamError) -> None:
         visit.failure = str(error)
@@ -414,15 +343,6 @@ class HttpGateway:
 def _size(target: bytes, fields: tuple[Field, ...]) -> int:
     """Bytes of a head, its method and line ends about."""
     return len(target) + sum([len(name) + len(value) + 4 for name, value in fields])
-
-
-def _is_preflight(request: Request) -> bool:
-    """As the Fetch standard defines one: OPTIONS with Origin and Access-Control-Request-Method."""
-    return (
-        request.method == b"OPTIONS"
-        and request.first(b"origin") is not None
-        and request.first(b"access-control-request-method") is not None
-    )
 
 
 def _too_large(megabytes: int) -> str:
