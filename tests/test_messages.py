@@ -58,22 +58,27 @@ def test_a_message_that_names_nothing_names_the_empty_collection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wire", "encoding"),
+    ("packed", "encoding"),
     [
-        (message(zlib.compress(BOOKS), compressed=True), b"gzip"),
-        (message(gzip.compress(BOOKS), compressed=True), b"deflate"),
-        (message(gzip.compress(BOOKS), compressed=True), b""),
-        (message(BOOKS, compressed=True), b"gzip"),
-        (message(gzip.compress(BOOKS)[:-1], compressed=True), b"gzip"),
-        (message(gzip.compress(BOOKS) + b"x", compressed=True), b"gzip"),
-        (message(gzip.compress(BOOKS) + gzip.compress(OTHER), compressed=True), b"gzip"),
-        (message(gzip.compress(BOOKS + OTHER), compressed=True), b"gzip"),
-        (b"\x02" + message(BOOKS)[1:], b"gzip"),
+        (zlib.compress(BOOKS), b"gzip"),
+        (gzip.compress(BOOKS), b"deflate"),
+        (gzip.compress(BOOKS), b""),
+        (BOOKS, b"gzip"),
+        (gzip.compress(BOOKS)[:-1], b"gzip"),
+        (gzip.compress(BOOKS) + b"x", b"gzip"),
+        (gzip.compress(BOOKS) + gzip.compress(OTHER), b"gzip"),
+        (gzip.compress(BOOKS + OTHER), b"gzip"),
     ],
+    ids=["zlib", "as deflate", "as nothing", "plain", "torn", "more behind it", "two", "two messages in one"],
 )
-def test_compression_that_is_not_understood_is_a_fault(wire: bytes, encoding: bytes) -> None:
+def test_compression_that_is_not_understood_is_a_fault(packed: bytes, encoding: bytes) -> None:
     with pytest.raises(MessageFault):
-        Messages(1000, wanted=Wanted(1), encoding=encoding).feed(wire)
+        Messages(1000, wanted=Wanted(1), encoding=encoding).feed(message(packed, compressed=True))
+
+
+def test_what_is_neither_compressed_nor_not_is_a_fault() -> None:
+    with pytest.raises(MessageFault):
+        Messages(1000, wanted=Wanted(1), encoding=b"gzip").feed(b"\x02" + message(BOOKS)[1:])
 
 
 @pytest.mark.parametrize("size", [64 * 1024 - 7, 64 * 1024, 128 * 1024, 200_000])
