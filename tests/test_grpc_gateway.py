@@ -13,14 +13,14 @@ from rekeyd.access.keys import Credential, KeyRing
 from rekeyd.access.rights import Limits, Reach, Right
 from rekeyd.access.verdict import Denied, Reason, Unverified
 from rekeyd.http2 import frames
-from rekeyd.http2.frames import Code, frame
+from rekeyd.http2.frames import END_STREAM, Code, frame
 from rekeyd.http2.streams import Stream
 from rekeyd.listeners.grpc.connection import GrpcConnection
 from support.generations import API_KEY
 from support.grpc_gateway import READ_KEY, GrpcScene, Recorder, grpc_stage, with_key
 from support.grpc_table import POINTS_WHERE_THE_TABLE_IS_SILENT, RING, rows
 from support.http2 import ANSWER, GREETING, HEAD, data, head, message, with_fields
-from support.pki import Authority, Leaf
+from support.pki import Authority, Leaf, replace_file
 from support.waiting import eventually
 
 UPSERT = (b":path", b"/qdrant.Points/Upsert")
@@ -494,6 +494,33 @@ async def test_a_client_without_a_place_here_is_turned_away(tmp_path: Path) -> N
         assert stranger.seen == []
     (line,) = scene.broken
     assert (line["event"], line["listener"]) == ("tls.handshake_failed", "grpc")
+
+
+async def test_an_authority_that_is_removed_ends_the_calls_of_its_clients_alone(tmp_path: Path) -> None:
+    recorder, leaving, staying = Recorder(answers=False), Authority("leaving"), Authority("staying")
+    (tmp_path / "clients.pem").write_bytes(leaving.pem + staying.pem)
+    rules: dict[str, dict[str, object]] = {
+        "service": {"verify_https_client_certificate": True},
+        "tls": {"ca_cert": "clients.pem"},
+    }
+    async with recorder.running() as address, grpc_stage(tmp_path, address, secure=True, **rules) as scene:
+        lost, kept = [
+            await scene.client(context=showing(scene, tmp_path, authority.issue("client.test", client=True)))
+            for authority in (leaving, staying)
+        ]
+        for client in (lost, kept):
+            client.send(head(1, with_key()))
+        await kept.until(lambda: len(recorder.heads) == 2)
+        replace_file(tmp_path / "clients.pem", staying.pem)
+        scene.publish()
+        async with asyncio.timeout(5):
+            await lost.end()
+        assert lost.answers == {1: 14}
+        reason = "the authority of its client certificate is not believed any more"
+        assert (await scene.record())["failure"] == reason
+        kept.send(data(1, ends=True))
+        await kept.until(lambda: any(seen.flags & END_STREAM for seen in recorder.frames))
+        assert not kept.closed
 
 
 async def test_a_decision_that_fails_lets_nobody_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
