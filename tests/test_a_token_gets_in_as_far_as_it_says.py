@@ -95,6 +95,17 @@ async def test_the_record_says_whose_it_is_and_never_the_token(scene: Scene) -> 
         assert token.rpartition(".")[2] not in str(record) + str(scene.told)
 
 
+async def test_the_upstream_is_told_whose_it_is_where_it_wants_to_know(scene: Scene) -> None:
+    token = ours(subject="J\u00fcrgen Example")
+    await asked(scene, token)
+    scene.publish(upstream={"identity_headers": True})
+    await asked(scene, token)
+    before, after = scene.upstream.heads
+    assert b"X-Rekeyd-Subject" not in before
+    assert b"X-Rekeyd-Key-Id: api_key\r\n" in after
+    assert b"X-Rekeyd-Subject: J%C3%BCrgen%20Example\r\n" in after
+
+
 async def test_a_forged_token_tells_the_record_nothing(scene: Scene) -> None:
     await asked(scene, Issuer("r", name="impostor").token(sub="root", jti="id"))
     record = await scene.record()

@@ -87,7 +87,7 @@ def test_who_asks_is_told_where_that_is_wanted_and_the_key_never() -> None:
     made, call = visit(identity_headers=True, api_key="the-upstreams-own")
     fields = read(made.onward(call, Allowed(Reason.TOKEN, CREDENTIAL, Right.READ)))
     assert fields[b"api-key"] == b"the-upstreams-own"
-    assert fields[b"x-rekeyd-subject"] == b"\\xe4"
+    assert fields[b"x-rekeyd-subject"] == b"%C3%A4"
     assert (fields[b"x-rekeyd-key-id"], fields[b"x-rekeyd-right"]) == (b"reader", b"read")
     assert (fields[b"x-rekeyd-tls"], fields[b"x-rekeyd-client-cert"]) == (b"TLSv1.3", b"dns:a.example")
     assert (fields[b":scheme"], fields[b"x-request-id"]) == (b"http", b"id-1")

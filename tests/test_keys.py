@@ -27,6 +27,20 @@ def test_neither_secret_nor_digest_is_in_a_repr() -> None:
     assert WRITER.digest.hex() not in shown
 
 
+@pytest.mark.parametrize(
+    ("subject", "told"),
+    [
+        (None, None),
+        ("system:serviceaccount:ci/deploy@example.org", b"system:serviceaccount:ci/deploy@example.org"),
+        (" root", b"%20root"),
+        ("%20root", b"%2520root"),
+        ("ä", b"%C3%A4"),
+    ],
+)
+def test_no_two_subjects_are_told_alike(subject: str | None, told: bytes | None) -> None:
+    assert Credential("ci", Right.READ, b"", subject=subject).told_subject == told
+
+
 def test_a_key_ring_finds_each_credential_by_its_secret() -> None:
     ring = KeyRing([READER, WRITER])
     assert ring.find(b"secret-of-the-writer") is WRITER

@@ -13,9 +13,12 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from rekeyd.access.pepper import id_of
 from rekeyd.access.rights import UNLIMITED, Limits, Right
+
+_AS_IT_IS = "".join(chr(code) for code in range(0x21, 0x7F)).replace("%", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,14 @@ class Credential:
     @classmethod
     def of_secret(cls, key_id: str, right: Right, secret: str) -> "Credential":
         return cls(key_id, right, digest_of(secret.encode()))
+
+    @property
+    def told_subject(self) -> bytes | None:
+        """The subject as the value of a field, percent-encoded but for visible ASCII (RFC 3986, 2.1).
+
+        So no two are told alike: not one with a space before it either, which a reader would strip.
+        """
+        return None if self.subject is None else quote(self.subject, safe=_AS_IT_IS).encode()
 
 
 def digest_of(secret: bytes) -> bytes:

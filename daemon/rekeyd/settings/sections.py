@@ -214,7 +214,8 @@ class Upstream(Section):
     identity_headers: fields.Switch = setting(
         False,
         "Tell the upstream who asks: `X-Rekeyd-Key-Id`, `X-Rekeyd-Right`, `X-Rekeyd-Tls`, `X-Rekeyd-Cipher`, "
-        "`X-Rekeyd-Client-Cert`. Such headers of clients never get there.",
+        "`X-Rekeyd-Client-Cert`, and of tokens `X-Rekeyd-Subject`, percent-encoded. Such headers of clients "
+        "never get there.",
         reloadable=True,
     )
     ca_cert: fields.FilePath = setting(

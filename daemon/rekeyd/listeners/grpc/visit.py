@@ -129,11 +129,11 @@ class Visit:
     def _identity(self, verdict: Allowed) -> list[Field]:
         """Who was let in and how they came; such fields of clients are dropped."""
         at, credential = self.connection, verdict.credential
-        subject = credential.subject if credential is not None else None
+        subject = credential.told_subject if credential is not None else None
         said = {
             b"x-rekeyd-key-id": verdict.key_id,
             b"x-rekeyd-right": None if verdict.right is None else str(verdict.right),
-            b"x-rekeyd-subject": subject,
+            b"x-rekeyd-subject": None if subject is None else subject.decode(),
             b"x-rekeyd-tls": at.tls,
             b"x-rekeyd-cipher": at.cipher,
             b"x-rekeyd-client-cert": at.identity,

@@ -130,8 +130,9 @@ def _identity(connection: GatewayProtocol, verdict: Allowed) -> list[Field]:
             (b"X-Rekeyd-Key-Id", verdict.key_id.encode()),
             (b"X-Rekeyd-Right", str(verdict.right).encode()),
         ]
-    if verdict.credential is not None and verdict.credential.subject is not None:
-        fields.append((b"X-Rekeyd-Subject", verdict.credential.subject.encode("ascii", "backslashreplace")))
+    subject = verdict.credential.told_subject if verdict.credential is not None else None
+    if subject is not None:
+        fields.append((b"X-Rekeyd-Subject", subject))
     transport = connection.transport
     tls = transport.get_extra_info("ssl_object") if transport is not None else None
     if tls is not None:
