@@ -16,8 +16,8 @@ CONTROL, CONTROL_PER_SECOND = 1_000, 200
 """Frames that carry nothing: PING, SETTINGS, PRIORITY, empty DATA, heads for streams that are gone, unknown
 ones. A busy gRPC connection measures its bandwidth with some PINGs a second."""
 WINDOWS, WINDOWS_PER_SECOND = 20_000, 10_000
-"""WINDOW_UPDATE, one for every few DATA frames of an answer; and what was on its way to a stream when it
-ended."""
+"""WINDOW_UPDATE, one for every few DATA frames of an answer; what was on its way to a stream when it ended;
+and small pieces that wait with a stream for its verdict."""
 EARNED = 2
 """How many more of `CONTROL` each frame of an answer allows: a client measures bandwidth (PING) as it
 receives."""
@@ -78,9 +78,12 @@ class Guard:
             raise _calm("too many frames that carry nothing")
 
     def window(self, now: float) -> None:
-        """A WINDOW_UPDATE came, or something small for a stream that has ended. Raises ConnectionFault."""
+        """A WINDOW_UPDATE came, or something small for a stream that has ended or waits.
+
+        Raises ConnectionFault.
+        """
         if not self._windows.take(now):
-            raise _calm("too many window updates")
+            raise _calm("too many window updates or small pieces")
 
     def answered(self) -> None:
         """A frame of an answer went to the client."""
