@@ -286,6 +286,13 @@ class Exchange:
         if self._drain_wanted:
             self.begin_drain()
 
+    def provoked(self) -> None:
+        """The client had the upstream reset a stream, which costs as much as if it had done so itself."""
+        try:
+            self.guard.reset(self.now)
+        except ConnectionFault as fault:
+            self.fault(fault)
+
     def fault(self, fault: ConnectionFault) -> None:
         """The client does what ends its connection (RFC 9113, 5.4.1)."""
         self.over, self.broke = fault.why, fault

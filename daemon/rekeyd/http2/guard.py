@@ -3,7 +3,8 @@
 Each bound is a bucket: so many at once, so many more with each second. What is over it is a fault that ends
 the connection with ENHANCE_YOUR_CALM (RFC 9113, 10.5): floods of PING, SETTINGS, PRIORITY and empty DATA
 (CVE-2019-9512, -9515, -9518), streams that are reset as soon as they are made (rapid reset, CVE-2023-44487),
-calls that are denied one after the other, and field blocks in endless pieces (CVE-2024-27316).
+or broken so that the upstream resets them (CVE-2025-8671), calls that are denied one after the other, and
+field blocks in endless pieces (CVE-2024-27316).
 
 Pure: `now` is passed in, in monotonic seconds. Must not know: what was sent, or by whom.
 """
@@ -54,8 +55,8 @@ class Bucket:
 class Limits:
     """The bounds of one connection that settings have a say in.
 
-    `streams` at once; `resets`: streams that end badly (reset by the client, refused, denied), a tenth of
-    them again with each second; `block` and `message` in bytes.
+    `streams` at once; `resets`: streams that end badly (reset or broken by the client, refused, denied), a
+    tenth of them again with each second; `block` and `message` in bytes.
     """
 
     streams: int = 256
