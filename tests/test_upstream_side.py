@@ -45,6 +45,16 @@ def test_an_answer_passes_under_the_clients_number_and_is_read_in_passing() -> N
     assert stage.tells("answered")[1:] == [Answer(200, None), Answer(None, 0)]
 
 
+def test_an_interim_answer_is_none_and_the_time_for_one_begins_anew() -> None:
+    stage = Stage().ready().client(head(1, ends=True))
+    (stream,) = stage.exchange.streams
+    stage.now = 5.0
+    stage.upstream(head(1, [(b":status", b"103")]))
+    assert stream.asked_at == 5.0
+    stage.upstream(head(1, ANSWER))
+    assert stream.asked_at is None
+
+
 def test_an_answer_before_the_request_is_complete_leaves_the_stream_half_open() -> None:
     stage = shifted()
     stage.upstream(head(1, (*ANSWER, (b"grpc-status", b"3")), ends=True))

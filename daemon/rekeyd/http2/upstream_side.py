@@ -139,9 +139,10 @@ class UpstreamSide:
         block = exchange.client_writer.whole(literals)
         exchange.to_client.append(frames.headers(stream.id, block, ends=ends))
         exchange.guard.answered()
-        stream.asked_at = None
-        if not answer.is_interim:
-            stream.answered = True
+        if answer.is_interim:
+            stream.asked_at = None if stream.asked_at is None else exchange.now
+        else:
+            stream.answered, stream.asked_at = True, None
             exchange.handler.answered(stream, answer)
         if ends:
             self._done(stream)
