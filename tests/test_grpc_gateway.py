@@ -11,6 +11,7 @@ import pytest
 
 from rekeyd.http2 import frames
 from rekeyd.http2.frames import Code, frame
+from rekeyd.http2.heads import Call
 from rekeyd.http2.streams import Stream
 from rekeyd.listeners.grpc.connection import GrpcConnection
 from rekeyd.trust.keys import Credential, KeyRing
@@ -611,3 +612,15 @@ async def test_connections_that_are_over_are_forgotten(tmp_path: Path) -> None:
         assert [each for each in gc.get_objects() if isinstance(each, GrpcConnection)] == []
         assert [each for each in gc.get_objects() if isinstance(each, Stream)] == []
         assert (scene.gateway._open, scene.gateway._tasks, len(scene.ledger)) == (set(), set(), 0)
+
+
+async def test_calls_that_run_keep_nothing_of_their_large_heads(tmp_path: Path) -> None:
+    recorder = Recorder(answers=False)
+    async with recorder.running() as address, grpc_stage(tmp_path, address) as scene:
+        client = await scene.client()
+        for number in range(1, 21, 2):
+            client.send(head(number, with_fields(HEALTH, (b"x-large", b"%05d" % number * 1000))))
+        await client.until(lambda: len(recorder.heads) == 10)
+        gc.collect()
+        assert [each for each in gc.get_objects() if isinstance(each, Call) and each.first(b"x-large")] == []
+    assert len(scene.records) == 10

@@ -163,7 +163,7 @@ class Exchange:
         if stream.gone:
             return
         up = self.streams.let_through(stream)
-        stream.naming = False
+        stream.naming, stream.call = False, None
         block = self.upstream_writer.whole(literals)
         self.to_upstream.append(frames.headers(up, block, ends=stream.head_ends))
         if stream.window:

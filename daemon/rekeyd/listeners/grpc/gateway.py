@@ -252,7 +252,7 @@ class GrpcGateway:
             allowed = verdict.allowed
             visit.verdict = Denied(Reason.BODY_NOT_JUDGED, _UNNAMED, allowed.credential, allowed.needed)
             return Read(verdict.wanted)
-        visit.verdict = verdict
+        visit.verdict, visit.asked = verdict, None
         if isinstance(verdict, Denied):
             return Deny(status_of(verdict), verdict.message, _pushback(verdict))
         if connection.entry is not None and verdict.reason is not Reason.OPEN:

@@ -53,6 +53,7 @@ class Visit:
     status: int | None = None
     grpc_status: int | None = None
     asked: Asked | None = None
+    """Until there is a verdict: a call may last, and its fields be many."""
     ruling: Ruling | None = None
     rests: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """Left when the call no longer rests on what let it in."""
