@@ -16,6 +16,9 @@ from rekeyd.telemetry.decisions import Decision
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.verdict import Allowed, Denied
 
+_LONGEST_PATH = 1024
+"""Bytes of a path that are told: HPACK lets a client say a long one again in a single byte."""
+
 
 class Connection(Protocol):
     """The connection that a call came by. `tls` is its version, `cipher` its suite; `identity` what to call
@@ -62,7 +65,8 @@ class Visit:
 
     def asks_for(self, call: heads.Call, request_id: str) -> None:
         """Note what is asked."""
-        self.path = call.path.partition(b"?")[0].partition(b"#")[0].decode("ascii", "backslashreplace")
+        path = call.path.partition(b"?")[0].partition(b"#")[0]
+        self.path = path[:_LONGEST_PATH].decode("ascii", "backslashreplace")
         self.request_id = request_id
         self.origin = forwarding.origin_of(
             call,
