@@ -138,6 +138,7 @@ MALFORMED_FRAMES = {
     ),
     "a stream with a lower number": (head(5, ends=True) + head(3), Code.STREAM_CLOSED),
     "too many PINGs": (frame(6, 0, 0, bytes(8)) * (CONTROL + 1), Code.ENHANCE_YOUR_CALM),
+    "too many ACKs of no PING": (frame(6, frames.ACK, 0, bytes(8)) * (CONTROL + 1), Code.ENHANCE_YOUR_CALM),
     "too many SETTINGS": (settings() * (CONTROL + 1), Code.ENHANCE_YOUR_CALM),
     "too many PRIORITYs": (frame(2, 0, 1, bytes(5)) * (CONTROL + 1), Code.ENHANCE_YOUR_CALM),
     "too many frames that are unknown": (frame(99, 0, 0) * (CONTROL + 1), Code.ENHANCE_YOUR_CALM),
@@ -172,6 +173,27 @@ def test_what_comes_after_the_end_of_an_answer_is_no_reset() -> None:
         stage.client(frames.window_update(number, 1), frames.rst_stream(number, 0))
         stage.client(frames.rst_stream(number, 0), frames.window_update(number, 1))
     assert stage.exchange.over is None
+
+
+def test_small_pieces_that_wait_for_a_verdict_do_not_fill_the_memory() -> None:
+    """Each takes many times the room of its bytes, which alone are bounded."""
+    stage = Stage(lambda _: None).ready()
+    stage.client(head(1), data(1, b"\0") * (WINDOWS + 1))
+    assert broken(stage) is None
+    stage.client(data(1, b"\0"))
+    assert broken(stage) is Code.ENHANCE_YOUR_CALM
+    assert stage.exchange.held == 0
+
+
+def test_what_is_called_on_and_on_after_the_last_stream_ends_the_connection() -> None:
+    stage = Stage().ready().client(head(1))
+    stage.exchange.begin_drain()
+    stage.exchange.end_drain()
+    heads = [head(n) for n in range(3, 3 + 2 * CONTROL, 2)]
+    stage.client(*heads[:-1])  # SETTINGS were the first frame that carries nothing
+    assert stage.exchange.over is None
+    stage.client(heads[-1])
+    assert broken(stage) is Code.ENHANCE_YOUR_CALM
 
 
 def test_streams_that_are_denied_one_after_the_other_end_the_connection() -> None:

@@ -14,6 +14,7 @@ from rekeyd.access.rights import Limits, Reach, Right
 from rekeyd.access.verdict import Denied, Reason, Unverified
 from rekeyd.http2 import frames
 from rekeyd.http2.frames import END_STREAM, Code, frame
+from rekeyd.http2.heads import Call
 from rekeyd.http2.streams import Stream
 from rekeyd.listeners.grpc.connection import GrpcConnection
 from support.generations import API_KEY
@@ -25,6 +26,7 @@ from support.waiting import eventually
 
 UPSERT = (b":path", b"/qdrant.Points/Upsert")
 SEARCH = (b":path", b"/qdrant.Points/Search")
+SCROLL = (b":path", b"/qdrant.Points/Scroll")
 HEALTH = (b":path", b"/grpc.health.v1.Health/Check")
 
 
@@ -545,30 +547,50 @@ async def test_a_decision_that_fails_lets_nobody_in(tmp_path: Path, monkeypatch:
     assert told == ["grpc.failed"]
 
 
+def limit_to_books(scene: GrpcScene) -> None:
+    """From now on there is one key, `limited`."""
+    serving = scene.current.serving
+    assert serving is not None
+    limits = Limits(collections=(("books", Reach.READ),))
+    limited = replace(Credential.of_secret("limited", Right.READ, "limited"), limits=limits)
+    generation = replace(serving.generation, number=2, ring=KeyRing([limited]))
+    scene.current.publish(replace(serving, generation=generation))
+
+
 async def test_who_is_limited_to_a_collection_is_let_in_by_the_message(tmp_path: Path) -> None:
     recorder = Recorder()
     async with recorder.running() as address, grpc_stage(tmp_path, address) as scene:
-        serving = scene.current.serving
-        assert serving is not None
-        limits = Limits(collections=(("books", Reach.READ),))
-        limited = replace(Credential.of_secret("limited", Right.READ, "limited"), limits=limits)
-        generation = replace(serving.generation, number=2, ring=KeyRing([limited]))
-        scene.current.publish(replace(serving, generation=generation))
+        limit_to_books(scene)
         client = await scene.client()
-        scroll = (b":path", b"/qdrant.Points/Scroll")
         for number, name in ((1, b"\x0a\x05books"), (3, b"\x0a\x04maps"), (5, b"")):
-            client.send(head(number, with_key(scroll, key="limited")), data(number, message(name), ends=True))
+            client.send(head(number, with_key(SCROLL, key="limited")), data(number, message(name), ends=True))
         await client.until(lambda: client.answers == {1: 0, 3: 7, 5: 7})
         records = await scene.several(3)
         assert {r["reason"] for r in records} == {"key", "collection_not_allowed", "right_too_small"}
         assert len(recorder.heads) == 1
-        client.send(head(7, with_key(scroll, key="limited")))
+        client.send(head(7, with_key(SCROLL, key="limited")))
         client.send(data(7, b"\0\x01\0\0\0\x0a\x05books"))
         await client.until(lambda: len(recorder.heads) == 2)
         client.send(data(7, b"\x0a\x04maps"))
         await client.until(lambda: client.answers.get(7) == 7)
         record = await scene.record()
         assert (record["event"], record["reason"]) == ("auth.denied", "malformed")
+
+
+async def test_a_call_that_ends_before_it_names_its_collection_was_not_allowed(tmp_path: Path) -> None:
+    recorder = Recorder()
+    async with recorder.running() as address, grpc_stage(tmp_path, address) as scene:
+        limit_to_books(scene)
+        client = await scene.client()
+        client.send(head(1, with_key(SCROLL, key="limited")), frames.rst_stream(1, Code.CANCEL))
+        records = await scene.several(1)
+        client.send(head(3, with_key(SCROLL, key="limited")), data(3, b"\0\0\0\0\x07\x0a"))
+        client.send(frame(frames.PING, 0, 1, bytes(8)))
+        records += await scene.several(1)
+        assert [(r["event"], r["reason"], r["key_id"]) for r in records] == [
+            ("auth.denied", "body_not_judged", "limited")
+        ] * 2
+        assert recorder.heads == []
 
 
 async def test_every_method_of_qdrants_table_for_every_kind_of_credential(tmp_path: Path) -> None:
@@ -617,3 +639,15 @@ async def test_connections_that_are_over_are_forgotten(tmp_path: Path) -> None:
         assert [each for each in gc.get_objects() if isinstance(each, GrpcConnection)] == []
         assert [each for each in gc.get_objects() if isinstance(each, Stream)] == []
         assert (scene.gateway._open, scene.gateway._tasks, len(scene.ledger)) == (set(), set(), 0)
+
+
+async def test_calls_that_run_keep_nothing_of_their_large_heads(tmp_path: Path) -> None:
+    recorder = Recorder(answers=False)
+    async with recorder.running() as address, grpc_stage(tmp_path, address) as scene:
+        client = await scene.client()
+        for number in range(1, 21, 2):
+            client.send(head(number, with_fields(HEALTH, (b"x-large", b"%05d" % number * 1000))))
+        await client.until(lambda: len(recorder.heads) == 10)
+        gc.collect()
+        assert [each for each in gc.get_objects() if isinstance(each, Call) and each.first(b"x-large")] == []
+    assert len(scene.records) == 10

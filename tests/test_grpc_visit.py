@@ -95,3 +95,12 @@ def test_who_asks_is_told_where_that_is_wanted_and_the_key_never() -> None:
     fields = read(made.onward(call, Allowed(Reason.KEY, CREDENTIAL)))
     assert b"api-key" not in fields
     assert not any(name.startswith(b"x-rekeyd") for name in fields)
+
+
+def test_a_line_is_no_longer_for_a_path_without_end() -> None:
+    made, _ = visit()
+    call = examine(with_fields((b":path", b"/a.B/" + b"C" * 4000)))
+    assert isinstance(call, Call)
+    made.asks_for(call, "id-1")
+    path = made.decision(10.5, None).path
+    assert path == "/a.B/" + "C" * 1019

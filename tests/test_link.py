@@ -49,3 +49,19 @@ async def test_bytes_pass_and_the_end_is_told() -> None:
     link.write(b"too late")
     link.read(on=True)
     link.abort()
+
+
+async def test_an_upstream_that_takes_nothing_any_more_does_not_keep_its_connection() -> None:
+    owner = Owner()
+    link = Link(owner)
+    accepted: asyncio.Future[asyncio.StreamWriter] = asyncio.Future()
+    server = await asyncio.start_server(lambda _, writer: accepted.set_result(writer), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        await asyncio.get_running_loop().create_connection(lambda: link, "127.0.0.1", port)
+        writer = await accepted
+        link.write(bytes(200 * HIGH_WATER))
+        link.close()
+        link.close()
+        await eventually(lambda: owner.left == ["the upstream broke off"])
+        writer.close()

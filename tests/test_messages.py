@@ -97,6 +97,28 @@ def test_a_bomb_is_too_long_before_it_is_large() -> None:
     assert caught.value.too_long
 
 
+def test_many_fields_in_few_bytes_are_too_many_in_one_message_or_in_several() -> None:
+    """To read 200,000 of them takes a second, and they are sent in some hundred bytes."""
+    for fields, count in ((100_000, 1), (900, 50)):
+        messages = Messages(10**6, wanted=Wanted(1), encoding=b"gzip")
+        bomb = message(gzip.compress(BOOKS + b"\x18\x01" * fields), compressed=True)
+        with pytest.raises(MessageFault, match="too many fields"):
+            messages.feed(bomb * count)
+
+
+@pytest.mark.parametrize("step", [1, 1000, 10**6])
+def test_numbers_that_follow_each_other_are_none_too_many_compressed_or_not(step: int) -> None:
+    ids = b"".join(b"\x12\x04\x08" + varint(n) for n in range(0x4000, 0x8000))
+    for compressed in (False, True):
+        messages = Messages(10**6, wanted=Wanted(1), encoding=b"gzip")
+        content = BOOKS + ids
+        wire = message(gzip.compress(content) if compressed else content, compressed=compressed) * 3
+        for at in range(0, len(wire), step):
+            messages.feed(wire[at : at + step])
+        messages.end()
+        assert messages.collection == b"books"
+
+
 def test_a_message_that_is_too_long_is_known_by_its_length() -> None:
     messages = Messages(1000)
     messages.feed(message(bytes(1000)))

@@ -7,7 +7,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from rekeyd.http2 import frames
-from rekeyd.http2.frames import END_HEADERS, END_STREAM, Code, frame
+from rekeyd.http2.frames import END_HEADERS, END_STREAM, LAST_STREAM, Code, frame
+from rekeyd.http2.guard import Limits
 from rekeyd.http2.heads import Answer
 from support.http2 import (
     ANSWER,
@@ -42,6 +43,16 @@ def test_an_answer_passes_under_the_clients_number_and_is_read_in_passing() -> N
     assert out[1].payload == b"\0\0\0\0\x01x"
     assert stage.at_client.fields(out[2]) == dict(TRAILERS)
     assert stage.tells("answered")[1:] == [Answer(200, None), Answer(None, 0)]
+
+
+def test_an_interim_answer_is_none_and_the_time_for_one_begins_anew() -> None:
+    stage = Stage().ready().client(head(1, ends=True))
+    (stream,) = stage.exchange.streams
+    stage.now = 5.0
+    stage.upstream(head(1, [(b":status", b"103")]))
+    assert stream.asked_at == 5.0
+    stage.upstream(head(1, ANSWER))
+    assert stream.asked_at is None
 
 
 def test_an_answer_before_the_request_is_complete_leaves_the_stream_half_open() -> None:
@@ -141,6 +152,20 @@ def test_goaway_after_our_own_does_not_take_streams_back() -> None:
     stage.upstream(frames.goaway(1, 0))
     last = [int.from_bytes(f.payload[:4], "big") for f in stage.out_client() if f.kind == 7]
     assert last == [frames.LAST_STREAM, 3, 3]
+
+
+@pytest.mark.parametrize(("code", "broken"), [(Code.FLOW_CONTROL_ERROR, True), (Code.INTERNAL_ERROR, False)])
+def test_a_client_that_has_its_streams_reset_by_the_upstream_does_so_no_more_often_than_itself(
+    code: Code, broken: bool
+) -> None:
+    stage = Stage(limits=Limits(resets=50)).ready()
+    for number in range(1, 203, 2):
+        stage.client(head(number), frames.window_update(number, LAST_STREAM))
+        stage.upstream(frames.rst_stream(number, code))
+    assert (stage.exchange.broke is not None) is broken
+    assert len(stage.exchange.streams) == 0
+    goaways = [int.from_bytes(f.payload[4:8], "big") for f in stage.out_client() if f.kind == frames.GOAWAY]
+    assert goaways == [Code.ENHANCE_YOUR_CALM] * broken
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,8 @@ class ClientSide:
     def _hold_data(self, stream: Stream, frame: Frame, content: bytes, *, ends: bool) -> None:
         """Held before it is looked at: what is seen may let it through with all that waits."""
         exchange = self._exchange
+        if stream.held and len(frame.payload) < _SMALL:
+            exchange.guard.window(exchange.now)  # it takes more room than its bytes
         exchange.hold(stream, len(frame.payload))
         exchange.pass_on(stream, frames.DATA, frame.flags & frames.OF_DATA, frame.payload)
         try:
@@ -251,6 +253,7 @@ class ClientSide:
     def _opened(self, number: int, fields: Fields, *, ends: bool) -> None:
         exchange = self._exchange
         if exchange.last is not None and number > exchange.last:
+            exchange.guard.control(exchange.now)
             exchange.streams.remember(number)  # the client knows from GOAWAY that it is not served
             return
         stream = Stream(number, exchange.now)
@@ -337,13 +340,21 @@ class ClientSide:
         if frame.stream:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "a PING of a stream")
         if frame.flags & ACK:
-            if not exchange.acknowledged(payload) and exchange.pings_of_upstream:
-                exchange.pings_of_upstream -= 1
-                exchange.to_upstream.append(frames.frame(frames.PING, ACK, 0, payload))
+            self._ping_acknowledged(payload)
             return
         exchange.guard.control(exchange.now)
         exchange.pings_of_client += 1
         exchange.to_upstream.append(frames.frame(frames.PING, 0, 0, payload))
+
+    def _ping_acknowledged(self, payload: bytes) -> None:
+        exchange = self._exchange
+        if exchange.acknowledged(payload):
+            return
+        if not exchange.pings_of_upstream:
+            exchange.guard.control(exchange.now)  # nobody asked
+            return
+        exchange.pings_of_upstream -= 1
+        exchange.to_upstream.append(frames.frame(frames.PING, ACK, 0, payload))
 
     def _settings(self, frame: Frame) -> None:
         exchange = self._exchange

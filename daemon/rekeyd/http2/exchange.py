@@ -163,7 +163,7 @@ class Exchange:
         if stream.gone:
             return
         up = self.streams.let_through(stream)
-        stream.naming = False
+        stream.naming, stream.call = False, None
         block = self.upstream_writer.whole(literals)
         self.to_upstream.append(frames.headers(up, block, ends=stream.head_ends))
         if stream.window:
@@ -285,6 +285,13 @@ class Exchange:
         self.ready = True
         if self._drain_wanted:
             self.begin_drain()
+
+    def provoked(self) -> None:
+        """The client had the upstream reset a stream, which costs as much as if it had done so itself."""
+        try:
+            self.guard.reset(self.now)
+        except ConnectionFault as fault:
+            self.fault(fault)
 
     def fault(self, fault: ConnectionFault) -> None:
         """The client does what ends its connection (RFC 9113, 5.4.1)."""

@@ -3,7 +3,8 @@
 Each bound is a bucket: so many at once, so many more with each second. What is over it is a fault that ends
 the connection with ENHANCE_YOUR_CALM (RFC 9113, 10.5): floods of PING, SETTINGS, PRIORITY and empty DATA
 (CVE-2019-9512, -9515, -9518), streams that are reset as soon as they are made (rapid reset, CVE-2023-44487),
-calls that are denied one after the other, and field blocks in endless pieces (CVE-2024-27316).
+or broken so that the upstream resets them (CVE-2025-8671), calls that are denied one after the other, and
+field blocks in endless pieces (CVE-2024-27316).
 
 Pure: `now` is passed in, in monotonic seconds. Must not know: what was sent, or by whom.
 """
@@ -16,8 +17,8 @@ CONTROL, CONTROL_PER_SECOND = 1_000, 200
 """Frames that carry nothing: PING, SETTINGS, PRIORITY, empty DATA, heads for streams that are gone, unknown
 ones. A busy gRPC connection measures its bandwidth with some PINGs a second."""
 WINDOWS, WINDOWS_PER_SECOND = 20_000, 10_000
-"""WINDOW_UPDATE, one for every few DATA frames of an answer; and what was on its way to a stream when it
-ended."""
+"""WINDOW_UPDATE, one for every few DATA frames of an answer; what was on its way to a stream when it ended;
+and small pieces that wait with a stream for its verdict."""
 EARNED = 2
 """How many more of `CONTROL` each frame of an answer allows: a client measures bandwidth (PING) as it
 receives."""
@@ -54,8 +55,8 @@ class Bucket:
 class Limits:
     """The bounds of one connection that settings have a say in.
 
-    `streams` at once; `resets`: streams that end badly (reset by the client, refused, denied), a tenth of
-    them again with each second; `block` and `message` in bytes.
+    `streams` at once; `resets`: streams that end badly (reset or broken by the client, refused, denied), a
+    tenth of them again with each second; `block` and `message` in bytes.
     """
 
     streams: int = 256
@@ -78,9 +79,12 @@ class Guard:
             raise _calm("too many frames that carry nothing")
 
     def window(self, now: float) -> None:
-        """A WINDOW_UPDATE came, or something small for a stream that has ended. Raises ConnectionFault."""
+        """A WINDOW_UPDATE came, or something small for a stream that has ended or waits.
+
+        Raises ConnectionFault.
+        """
         if not self._windows.take(now):
-            raise _calm("too many window updates")
+            raise _calm("too many window updates or small pieces")
 
     def answered(self) -> None:
         """A frame of an answer went to the client."""

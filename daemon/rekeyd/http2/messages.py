@@ -12,10 +12,13 @@ Must not know: rights, frames.
 import zlib
 from collections.abc import Iterator
 
-from rekeyd.http2.protobuf import MOST_NAMES, MessageFault, Scan, Wanted
+from rekeyd.http2.protobuf import MOST_FIELDS, MOST_NAMES, MessageFault, Scan, Wanted
 
 _PREFIX = 5
 _INFLATED_AT_ONCE = 64 * 1024
+_SPARE_FIELDS = 1_000
+"""Of all messages of a stream, beyond one for each byte that was sent: only what is compressed has more, and
+some hundred bytes of it would keep everybody waiting for a second."""
 
 
 class Messages:
@@ -34,6 +37,7 @@ class Messages:
         "_limit",
         "_prefix",
         "_scan",
+        "_spare",
         "_told",
         "_wanted",
         "collection",
@@ -49,6 +53,7 @@ class Messages:
         self._prefix = b""
         self._left = 0
         self._scan: Scan | None = None
+        self._spare = _SPARE_FIELDS
         self._inflate: zlib._Decompress | None = None  # the module names its class so
         self._inflated = 0
         self.collection: bytes | None = None
@@ -91,6 +96,7 @@ class Messages:
         if self._wanted is None:
             return
         self._scan, self._inflated = Scan(self._wanted), 0
+        self._scan.fields_left = self._spare
         self._inflate = None
         if self._prefix[0] == 1 and self._gzip:
             self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -100,6 +106,7 @@ class Messages:
     def _look(self, part: bytes) -> None:
         if self._scan is None:
             return
+        self._scan.fields_left = min(MOST_FIELDS, self._scan.fields_left + len(part))
         for plain in (part,) if self._inflate is None else self._plain(part, self._inflate):
             self._scan.feed(plain)
         self._note(self._scan.others)
@@ -137,6 +144,7 @@ class Messages:
         if self._inflate is not None and not self._inflate.eof:
             raise MessageFault("a message whose compression is broken")
         self._scan.end()
+        self._spare = min(self._spare, self._scan.fields_left)
         if self._scan.found is None and self.collection is not None:
             raise MessageFault("messages that name different collections")
         if self._scan.found is None:

@@ -61,13 +61,14 @@ def collection_in(message: bytes, field: int) -> bytes | None:
 class Scan:
     """Looks through one message. `found` is the name that is wanted, `others` are all further ones."""
 
-    __slots__ = ("_at", "_fields", "_kept", "_left", "_levels", "_naming", "_wanted", "found", "others")
+    __slots__ = ("_at", "_kept", "_left", "_levels", "_naming", "_wanted", "fields_left", "found", "others")
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
         self._at = 0
         """Bytes that have come."""
-        self._fields = 0
+        self.fields_left = MOST_FIELDS
+        """How many more there may be: each costs time, however few bytes it was sent in."""
         self._kept = bytearray()
         """A piece of a key, a length or a name, until it is whole."""
         self._left = 0
@@ -164,8 +165,8 @@ class Scan:
     def _field(self, length: int, inside: str | None, *, wanted: bool = False) -> None:
         """The key and the length are there; `length` bytes follow."""
         self._kept.clear()
-        self._fields += 1
-        if self._fields > MOST_FIELDS:
+        self.fields_left -= 1
+        if self.fields_left < 0:
             raise MessageFault("a message of too many fields")
         end = self._at + 1 + length
         if end > self._levels[-1][0]:

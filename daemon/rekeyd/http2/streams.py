@@ -48,6 +48,7 @@ class Stream:
         self.id = number
         self.up: int | None = None
         self.call: Call | None = None
+        """Its head, until it is let through: a stream may last, and has no use for that any more."""
         self.visit: Any = None
         """The listener's own."""
         self.messages: Messages | None = None

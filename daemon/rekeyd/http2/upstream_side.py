@@ -26,6 +26,10 @@ from rekeyd.http2.streams import Stream
 
 LARGEST_BLOCK = 256 * 1024
 """Bytes of a field block of an answer, and of its fields."""
+_BROKEN_BY_CLIENT = frozenset(
+    {Code.PROTOCOL_ERROR, Code.FLOW_CONTROL_ERROR, Code.STREAM_CLOSED, Code.FRAME_SIZE_ERROR}
+)
+"""Why a stream is reset that its client broke."""
 
 
 class UpstreamSide:
@@ -135,9 +139,10 @@ class UpstreamSide:
         block = exchange.client_writer.whole(literals)
         exchange.to_client.append(frames.headers(stream.id, block, ends=ends))
         exchange.guard.answered()
-        stream.asked_at = None
-        if not answer.is_interim:
-            stream.answered = True
+        if answer.is_interim:
+            stream.asked_at = None if stream.asked_at is None else exchange.now
+        else:
+            stream.answered, stream.asked_at = True, None
             exchange.handler.answered(stream, answer)
         if ends:
             self._done(stream)
@@ -156,6 +161,8 @@ class UpstreamSide:
         exchange.to_client.append(frames.frame(frames.RST_STREAM, 0, stream.id, code))
         exchange.streams.remember(stream.id)
         exchange.close(stream, None if stream.upstream_done else "the upstream reset the stream")
+        if int.from_bytes(code, "big") in _BROKEN_BY_CLIENT:
+            exchange.provoked()
 
     def _window_update(self, frame: Frame) -> None:
         exchange = self._exchange

@@ -42,6 +42,8 @@ log = structlog.get_logger()
 _MEGABYTE = 1024 * 1024
 _INTERNAL = 13
 """A status of gRPC."""
+_UNNAMED = "Forbidden: the message does not say which collection it is for"
+"""What is said of a call as long as that is so, and of one that ends before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,9 +249,10 @@ class GrpcGateway:
         visit.ruling, visit.generation = ruling, ruling.generation
         verdict = ruling.verdict
         if isinstance(verdict, NeedsCollection):
-            visit.verdict = verdict.allowed
+            allowed = verdict.allowed
+            visit.verdict = Denied(Reason.BODY_NOT_JUDGED, _UNNAMED, allowed.credential, allowed.needed)
             return Read(verdict.wanted)
-        visit.verdict = verdict
+        visit.verdict, visit.asked = verdict, None
         if isinstance(verdict, Denied):
             return Deny(status_of(verdict), verdict.message, _pushback(verdict))
         if connection.entry is not None and verdict.reason is not Reason.OPEN:

@@ -8,6 +8,8 @@ from typing import Protocol, cast
 
 HIGH_WATER = 256 * 1024
 """Bytes that may wait for a side that does not read, before the other is not read either."""
+_CLOSE_GRACE = 2.0
+"""Seconds for the upstream to take what is written when its connection closes."""
 
 
 class Owner(Protocol):
@@ -29,6 +31,7 @@ class Link(asyncio.Protocol):
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._transport: asyncio.Transport | None = None
+        self._closing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -39,6 +42,8 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._transport = None
+        if self._closing is not None:
+            self._closing.cancel()
         self._owner.upstream_left("the upstream broke off")
 
     def pause_writing(self) -> None:
@@ -61,9 +66,10 @@ class Link(asyncio.Protocol):
             self._transport.pause_reading()
 
     def close(self) -> None:
-        """What was written goes out first."""
-        if self._transport is not None:
+        """What was written goes out first, where the upstream takes it in time."""
+        if self._transport is not None and self._closing is None:
             self._transport.close()
+            self._closing = asyncio.get_running_loop().call_later(_CLOSE_GRACE, self.abort)
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -16,6 +16,9 @@ from rekeyd.listeners.grpc.judging import Asked, Ruling
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.trust.generation import Generation
 
+_LONGEST_PATH = 1024
+"""Bytes of a path that are told: HPACK lets a client say a long one again in a single byte."""
+
 
 class Connection(Protocol):
     """The connection that a call came by. `tls` is its version, `cipher` its suite; `identity` what to call
@@ -53,6 +56,7 @@ class Visit:
     status: int | None = None
     grpc_status: int | None = None
     asked: Asked | None = None
+    """Until there is a verdict: a call may last, and its fields be many."""
     ruling: Ruling | None = None
     rests: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     """Left when the call no longer rests on what let it in."""
@@ -61,7 +65,8 @@ class Visit:
 
     def asks_for(self, call: heads.Call, request_id: str) -> None:
         """Note what is asked."""
-        self.path = call.path.partition(b"?")[0].partition(b"#")[0].decode("ascii", "backslashreplace")
+        path = call.path.partition(b"?")[0].partition(b"#")[0]
+        self.path = path[:_LONGEST_PATH].decode("ascii", "backslashreplace")
         self.request_id = request_id
         self.origin = forwarding.origin_of(
             call,
