@@ -371,6 +371,27 @@ async def test_a_connection_that_is_idle_is_ended_in_peace(tmp_path: Path) -> No
         assert scene.broken == []
 
 
+async def test_who_has_no_key_may_not_stay_in_silence(tmp_path: Path) -> None:
+    recorder = Recorder(answers=False)
+    upstream = {"read_timeout": 0.3}
+    async with recorder.running() as address, grpc_stage(tmp_path, address, upstream=upstream) as scene:
+        client = await scene.client()
+        client.send(
+            head(1, with_fields(HEALTH)), head(3, with_fields(HEALTH), ends=True), head(5, with_key())
+        )
+        await client.until(lambda: len(recorder.heads) == 3)
+        recorder.connections[0].send(head(3, ANSWER))  # whose message the client does not make room for
+        await client.until(lambda: set(client.answers) == {1, 3})
+        assert client.answers == {1: 4, 3: 4}
+        assert not client.closed
+        records = await scene.several(2)
+        assert {record["failure"] for record in records} == {
+            "a call without a key that was silent for too long"
+        }
+        client.send(data(5, ends=True))
+        await client.until(lambda: 5 in client.answers)
+
+
 # Verdicts that take their time.
 
 

@@ -39,6 +39,19 @@ def read(literals: bytes) -> dict[bytes, bytes]:
     return dict(BlockReader(4096).read(literals))
 
 
+def test_who_needs_no_key_where_others_do_is_keyless() -> None:
+    made, _ = visit()
+    assert not made.is_keyless
+    made.verdict = Allowed(Reason.KEY, CREDENTIAL)
+    assert not made.is_keyless
+    made.verdict = Allowed(Reason.OPEN)
+    assert made.is_keyless
+    nobody = settings_of(service={"insecure": True, "api_key": None})
+    made.generation = candidate_of(settings=nobody).generation(3)
+    assert made.generation.open_to_all
+    assert not made.is_keyless, "nobody needs one"
+
+
 def test_a_line_tells_of_what_was_decided_and_what_came_of_it() -> None:
     made, _ = visit()
     made.verdict, made.status, made.grpc_status = Allowed(Reason.TOKEN, CREDENTIAL, Right.READ), 200, 0

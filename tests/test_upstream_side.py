@@ -55,6 +55,22 @@ def test_an_interim_answer_is_none_and_the_time_for_one_begins_anew() -> None:
     assert stream.asked_at is None
 
 
+def test_when_a_stream_last_moved_is_known() -> None:
+    stage = Stage().ready().client(head(1))
+    (stream,) = stage.exchange.streams
+    for now, send, sent in (
+        (2.0, stage.client, data(1, b"x")),
+        (3.0, stage.upstream, head(1, ANSWER)),
+        (4.0, stage.upstream, data(1, b"x")),
+    ):
+        stage.now = now
+        send(sent)
+        assert stream.moved_at == now
+    stage.now = 5.0
+    stage.client(frame(frames.WINDOW_UPDATE, 0, 1, b"\0\0\0\1"))
+    assert stream.moved_at == 4.0, "to ask for more is no progress"
+
+
 def test_an_answer_before_the_request_is_complete_leaves_the_stream_half_open() -> None:
     stage = shifted()
     stage.upstream(head(1, (*ANSWER, (b"grpc-status", b"3")), ends=True))

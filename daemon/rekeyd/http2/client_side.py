@@ -164,6 +164,7 @@ class ClientSide:
             exchange.credit_client(len(frame.payload))
             self._late(frame, stream)
             return
+        stream.moved_at = exchange.now
         ends = bool(frame.flags & END_STREAM)
         if not (content or ends):
             exchange.guard.control(exchange.now)

@@ -23,6 +23,7 @@ class Stream:
 
     `head_ends`: the client's head was all there is. `held`: what came while it waits, `(kind, flags,
     payload)`. `asked_at`: when the client was done, until something is answered.
+    `moved_at`: when a head or DATA last came for it, from either side.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class Stream:
         "held_size",
         "id",
         "messages",
+        "moved_at",
         "naming",
         "opened_at",
         "up",
@@ -65,7 +67,7 @@ class Stream:
         self.answered = False
         """Whether a head of an answer went to the client."""
         self.gone = False
-        self.opened_at = now
+        self.opened_at = self.moved_at = now
         self.asked_at: float | None = None
 
 

@@ -103,6 +103,7 @@ class UpstreamSide:
             return
         if not stream.answered:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA before a head")
+        stream.moved_at = exchange.now
         exchange.guard.answered()
         exchange.to_client.append(
             frames.frame(frames.DATA, frame.flags & frames.OF_DATA, stream.id, frame.payload)
@@ -139,6 +140,7 @@ class UpstreamSide:
         block = exchange.client_writer.whole(literals)
         exchange.to_client.append(frames.headers(stream.id, block, ends=ends))
         exchange.guard.answered()
+        stream.moved_at = exchange.now
         if answer.is_interim:
             stream.asked_at = None if stream.asked_at is None else exchange.now
         else:

@@ -337,6 +337,10 @@ class GrpcConnection(asyncio.Protocol):
                 self._exchange.finish(
                     stream, DEADLINE_EXCEEDED, "The message did not come", failure="the message was late"
                 )
+            elif now - stream.moved_at > most.read and stream.visit is not None and stream.visit.is_keyless:
+                # Else anybody could fill the house with calls that never end, and never read an answer.
+                why = "a call without a key that was silent for too long"
+                self._exchange.finish(stream, DEADLINE_EXCEEDED, why[0].upper() + why[1:], failure=why)
 
 
 def _over(since: float | None, now: float, most: float) -> bool:

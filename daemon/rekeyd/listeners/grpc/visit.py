@@ -8,7 +8,7 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rekeyd.access.verdict import Allowed, Denied
+from rekeyd.access.verdict import Allowed, Denied, Reason
 from rekeyd.http1 import forwarding
 from rekeyd.http2 import heads
 from rekeyd.http2.fields import Field, encoded
@@ -75,6 +75,13 @@ class Visit:
             trusted=self.generation.settings.service.trusted_proxies,
         )
         self.client = self.origin.client
+
+    @property
+    def is_keyless(self) -> bool:
+        """Whether it was let in without a key, where others need one."""
+        verdict = self.verdict
+        is_open = isinstance(verdict, Allowed) and verdict.reason is Reason.OPEN
+        return is_open and not self.generation.open_to_all
 
     def decision(self, now: float, failure: str | None) -> Decision:
         """The line that is written of it."""
