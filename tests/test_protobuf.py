@@ -1,5 +1,7 @@
 """Names in messages of protobuf, however they are written down, and in whatever pieces they come."""
 
+from collections import deque
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,6 +166,37 @@ def test_a_message_within_is_as_sound_as_the_message(whole: bytes) -> None:
     for step in (1, 1000):
         with pytest.raises(MessageFault):
             names_in(whole, step)
+
+
+nested = st.recursive(
+    st.one_of(others, st.just(BOOKS), st.binary(max_size=4)),
+    lambda inner: st.builds(
+        lambda number, parts: field(number, b"".join(parts)),
+        st.sampled_from([1, 2, 8, 14]),
+        st.lists(inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.lists(nested, max_size=6).map(b"".join), st.integers(2, 30))
+def test_in_whatever_pieces_it_comes_the_outcome_is_the_same(whole: bytes, step: int) -> None:
+    def outcome(step: int) -> object:
+        try:
+            return names_in(whole, step)
+        except MessageFault:
+            return "fault"
+
+    assert outcome(1) == outcome(step) == outcome(len(whole) + 1)
+
+
+@pytest.mark.parametrize("pieces", [[b"\x18\x01" * 4], [b"\x18", b"\x01"] * 4])
+def test_fields_are_counted_however_they_are_read(pieces: list[bytes]) -> None:
+    scan = Scan(Wanted(1))
+    scan.fields_left = 3
+    with pytest.raises(MessageFault, match="too many fields"):
+        deque(map(scan.feed, pieces), maxlen=0)
+    assert scan.fields_left < 0
 
 
 def test_depth_names_and_fields_have_bounds() -> None:

@@ -18,7 +18,11 @@ NAME = "name"
 LONGEST_NAME = 1024
 """Bytes of a name: a longer one is nobody's."""
 MOST_FIELDS, MOST_NAMES, DEEPEST = 200_000, 100, 64
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_VARINT, _LENGTH = 0, 2
+_SIZES = {1: 8, 5: 4}
+"""Of fields of a fixed size, in bytes, by their kind."""
+_NUMBERS = 2**29
+"""Fields have lower numbers."""
 _LONGEST_VARINT = 10
 _WITHOUT_END = float("inf")
 Layouts = Mapping[str, Mapping[int, str]]
@@ -89,7 +93,7 @@ class Scan:
                 self._left -= step
             elif self._naming is not None:
                 step = self._name(piece[at : at + self._naming[0] - len(self._kept)])
-            else:
+            elif not (step := self._plain(piece, at)):
                 self._key(piece[at])
                 step = 1
             at += step
@@ -128,6 +132,29 @@ class Scan:
         else:
             self.found = name
 
+    def _plain(self, piece: bytes, begin: int) -> int:
+        """How many bytes from `begin` on are whole fields that name nothing.
+
+        Almost all are, and byte by byte they would keep everybody waiting. What is not that plain is left to
+        `_key`, the faults as well.
+        """
+        if self._kept:
+            return 0
+        end, kind = self._levels[-1]
+        stop = int(min(len(piece), begin + end - self._at))
+        names = self._wanted.layouts.get(kind, {}) if self._wanted.layouts is not None else {}
+        named = self._wanted.field if len(self._levels) == 1 else 0
+        at = begin
+        while at < stop and self.fields_left:
+            number, wire, behind = _key_at(piece, at)
+            plain = number not in {0, named} and number not in names
+            behind = _end_of(piece, behind, wire) if plain else 0
+            if not 0 < behind <= stop:
+                break
+            self.fields_left -= 1
+            at = behind
+        return at - begin
+
     def _key(self, byte: int) -> None:
         """One byte of a key and what belongs to it; most keys are one byte, and a length is one or two."""
         self._kept.append(byte)
@@ -137,7 +164,7 @@ class Scan:
         if key is None:
             return
         number, wire = key >> 3, key & 7
-        if not 0 < number < 2**29:
+        if not 0 < number < _NUMBERS:
             raise MessageFault("a field with a number out of range")
         inside = self._inside(number)
         if wire == _LENGTH:
@@ -150,8 +177,8 @@ class Scan:
             value, _ = _varint(self._kept, behind)
             if value is not None:
                 self._field(0, None)
-        elif wire in {_FIXED32, _FIXED64}:
-            self._field(4 if wire == _FIXED32 else 8, None)
+        elif wire in _SIZES:
+            self._field(_SIZES[wire], None)
         else:
             raise MessageFault("a field of a kind that is not used any more")
 
@@ -185,7 +212,30 @@ class Scan:
             self._note(b"", wanted=wanted)
 
 
-def _varint(data: bytearray, at: int) -> tuple[int | None, int]:
+def _key_at(piece: bytes, at: int) -> tuple[int, int, int]:
+    """The number and the kind of the field at `at`, and where its key ends; 0 for a key that isn't plain."""
+    key, behind = _number_at(piece, at)
+    return (0, 0, 0) if key is None or key >> 3 >= _NUMBERS else (key >> 3, key & 7, behind)
+
+
+def _end_of(piece: bytes, at: int, wire: int) -> int:
+    """Where the field ends whose key ends at `at`, perhaps behind the piece; 0 if that is not seen."""
+    if wire in _SIZES:
+        return at + _SIZES[wire]
+    value, behind = _number_at(piece, at) if wire in {_VARINT, _LENGTH} else (None, at)
+    if value is None:
+        return 0
+    return behind + value if wire == _LENGTH else behind
+
+
+def _number_at(piece: bytes, at: int) -> tuple[int | None, int]:
+    """As `_varint`, quick for the numbers of one byte."""
+    if at < len(piece) and piece[at] < 0x80:  # noqa: PLR2004 - the high bit says that more follows
+        return piece[at], at + 1
+    return _varint(piece, at)
+
+
+def _varint(data: bytes | bytearray, at: int) -> tuple[int | None, int]:
     """The number that begins at `at` and where it ends; None where it is not whole."""
     value = 0
     for place, byte in enumerate(data[at : at + _LONGEST_VARINT]):
