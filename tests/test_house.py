@@ -1,6 +1,8 @@
 """What holds for the house as a whole. Layers and purity are import-linter's, and run with `make test`."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,13 @@ LONGEST_FUNCTION = 40
 
 def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT / "daemon" / "rekeyd"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests" / "bench").glob("*.py")), ids=lambda path: path.name)
+def test_every_benchmark_finds_what_it_needs(path: Path) -> None:
+    load = f"import runpy; runpy.run_path({str(path)!r}, run_name='loaded')"
+    told = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

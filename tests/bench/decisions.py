@@ -13,8 +13,10 @@ import importlib.resources
 import math
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from rekeyd.access.admission import Ask, Presented, decide
 from rekeyd.access.key_form import make_key
@@ -22,6 +24,9 @@ from rekeyd.access.keys import Credential, KeyRing, digest_of
 from rekeyd.access.policy import Policy
 from rekeyd.access.policy_file import parse_policy
 from rekeyd.access.rights import Right
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from support.grounds import Believed
 
 ROUNDS, TIMES, GUESSES = 15, 2_000, 20_000
