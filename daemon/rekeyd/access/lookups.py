@@ -12,6 +12,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from rekeyd.formats.strict_json import AmbiguousJsonError, object_once
+
 LARGEST = 1024 * 1024
 """Bytes of a body that is parsed."""
 _DISGUISES = (b"\\", b"\0")
@@ -36,14 +38,14 @@ def collections_named_in(body: bytes, members: Sequence[str]) -> frozenset[bytes
     found: list[Any] = []
 
     def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        whole = dict(pairs)
-        if len(whole) != len(pairs):
-            raise UnjudgeableError("the body has a member twice")
+        whole = object_once(pairs)
         found.extend(value for name, value in pairs if name in members)
         return whole
 
     try:
         json.loads(body.decode("utf-8"), object_pairs_hook=note)
+    except AmbiguousJsonError as error:
+        raise UnjudgeableError(f"the body {error}") from None
     except (ValueError, RecursionError):
         raise UnjudgeableError("the body is not JSON") from None
     return frozenset(_name_in(value) for value in found if value is not None)

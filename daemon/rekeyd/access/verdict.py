@@ -60,7 +60,7 @@ class Allowed:
     """Let in. `credential` is None where no key was needed.
 
     `lookups`: only if the body names no collection that the credential does not reach, see
-    `access.judge_body`.
+    `admission.judge_body`.
     """
 
     reason: Reason

@@ -10,9 +10,10 @@ Must not know: what the values mean.
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from rekeyd.errors import RekeydError
+from rekeyd.formats.strict_json import no_constant, object_once
 
 _PIECE = re.compile(r"[A-Za-z0-9.+-]{0,20}\Z", re.ASCII)
 """What may be left of a number or word where the text breaks off."""
@@ -25,10 +26,6 @@ class TornJsonError(RekeydError):
 
 class UnsoundJsonError(RekeydError):
     """It is no JSON. The words say where, and never what stands there."""
-
-
-class _RepeatedError(ValueError):
-    pass
 
 
 def members_of(source: bytes, *, streamed: str) -> Iterator[tuple[str, Any]]:
@@ -53,7 +50,7 @@ class _Text:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
-        self._decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_number)
+        self._decoder = json.JSONDecoder(object_pairs_hook=object_once, parse_constant=no_constant)
 
     def members(self, streamed: str) -> Iterator[tuple[str, Any]]:
         self._expect("{")
@@ -118,14 +115,3 @@ class _Text:
         line = self._text.count("\n", 0, self._at) + 1
         column = self._at - self._text.rfind("\n", 0, self._at)
         return UnsoundJsonError(f"line {line}, column {column}")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _RepeatedError
-    return members
-
-
-def _no_number(_name: str) -> NoReturn:
-    raise _RepeatedError

@@ -35,7 +35,8 @@ def parse_strictly(source: bytes) -> Any:
         raise NotJsonError("it is not JSON") from None  # from None: the original quotes it
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def object_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For decoders: the object, whose names must differ. Raises `AmbiguousJsonError`."""
     whole = dict(pairs)
     if len(whole) != len(pairs):
         raise AmbiguousJsonError("has a member twice")
@@ -48,7 +49,7 @@ def _integer(text: str) -> int:
 
 def _float(text: str) -> float:
     number = float(_of_a_size(text))
-    return number if math.isfinite(number) else _constant(text)
+    return number if math.isfinite(number) else no_constant(text)
 
 
 def _of_a_size(text: str) -> str:
@@ -57,10 +58,11 @@ def _of_a_size(text: str) -> str:
     return text
 
 
-def _constant(_text: str) -> NoReturn:
+def no_constant(_text: str) -> NoReturn:
+    """For decoders: NaN and the infinities are no JSON. Raises `AmbiguousJsonError`."""
     raise AmbiguousJsonError("has a number that is not finite")
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
+    object_pairs_hook=object_once, parse_int=_integer, parse_float=_float, parse_constant=no_constant
 )
