@@ -240,7 +240,9 @@ class Scene:
         self.accidents.append(f"{context.get('message')}: {context.get('exception')!r}")
 
 
-class _Accidents(logging.Handler):
+class Accidents(logging.Handler):
+    """Notes what asyncio and others warn of."""
+
     def __init__(self, into: list[str]) -> None:
         super().__init__(logging.WARNING)
         self._into = into
@@ -270,7 +272,7 @@ async def stage(
     loop, root = asyncio.get_running_loop(), logging.getLogger()
     with capture_logs() as told:
         scene = Scene(folder, played, tls=tls, told=told)
-        handler = _Accidents(scene.accidents)
+        handler = Accidents(scene.accidents)
         loop.set_exception_handler(scene.note_accident)
         root.addHandler(handler)
         try:

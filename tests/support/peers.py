@@ -31,6 +31,7 @@ from rekeyd.reload.current import Current
 from rekeyd.reload.disk import Disk
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.telemetry.metrics import Metrics
+from support.gateway import Accidents
 from support.pki import Authority, Leaf, replace_file
 from support.waiting import eventually
 from support.wire import PATIENCE, Link, connect
@@ -218,15 +219,6 @@ class Node:
         self.events.append({"level": level, "event": event, **fields})
 
 
-class _Accidents(logging.Handler):
-    def __init__(self, into: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._into = into
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._into.append(f"{record.name}: {record.getMessage()}")
-
-
 @contextlib.asynccontextmanager
 async def cluster(
     folder: Path, *, authority: Authority | None = None, dial: str | None = None, **p2p: Any
@@ -237,7 +229,7 @@ async def cluster(
     """
     structlog.reset_defaults()
     accidents: list[str] = []
-    handler = _Accidents(accidents)
+    handler = Accidents(accidents)
     loop, root = asyncio.get_running_loop(), logging.getLogger()
     loop.set_exception_handler(lambda _, what: accidents.append(f"{what.get('message')} {what}"))
     root.addHandler(handler)
