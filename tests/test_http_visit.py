@@ -10,7 +10,7 @@ from rekeyd.access.keys import Credential
 from rekeyd.access.rights import Right
 from rekeyd.access.verdict import Allowed, Denied, Reason
 from rekeyd.listeners.http.protocol import GatewayProtocol
-from rekeyd.listeners.http.visit import Visit, printable
+from rekeyd.listeners.http.visit import Visit
 from support.generations import Site
 
 
@@ -20,19 +20,6 @@ def visit(tmp_path: Path) -> Visit:
     generation = site.disk.load().generation(7)
     connection = SimpleNamespace(transport=None, generation=generation, identity="cn:a")
     return Visit.begin(cast(GatewayProtocol, connection), generation, 100.0)
-
-
-@pytest.mark.parametrize(
-    ("target", "told"),
-    [
-        (b"/collections?api-key=s3cret", "/collections"),
-        (b"/collections#s3cret", "/collections"),
-        (b"/collections#s3cret?s3cret", "/collections"),
-        (b"/caf\xc3\xa9", "/caf\\xc3\\xa9"),
-    ],
-)
-def test_a_path_is_told_without_what_people_put_keys_in(target: bytes, told: str) -> None:
-    assert printable(target) == told
 
 
 def test_a_visit_without_a_transport_is_local_and_in_the_clear(visit: Visit) -> None:

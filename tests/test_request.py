@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rekeyd.http1.request import Field, Framing, Malformed, Request, examine, tokens
+from rekeyd.http1.request import Field, Framing, Malformed, Request, examine, printable, tokens
 
 HOST: Field = (b"Host", b"localhost")
 HTTP_1_0, HTTP_1_1 = (1, 0), (1, 1)
@@ -505,3 +505,20 @@ def test_a_long_head_costs_no_more_than_its_length(target: bytes, fields: list[F
     assert refused(host=(b"Host", b"[" + b":" * 60_000 + b"]")) == 400
     assert refused(method=b"A-" * 30_000) == 400
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (b"/collections?api-key=s3cret", "/collections"),
+        (b"/collections#s3cret", "/collections"),
+        (b"/collections#s3cret?s3cret", "/collections"),
+        (b"/caf\xc3\xa9", "/caf\\xc3\\xa9"),
+    ],
+)
+def test_a_path_is_told_without_what_people_put_keys_in(target: bytes, told: str) -> None:
+    assert printable(target) == told
+
+
+def test_as_much_of_a_path_is_told_as_is_wanted() -> None:
+    assert printable(b"/" + b"x" * 99 + b"?y", most=10) == "/xxxxxxxxx"

@@ -189,3 +189,10 @@ def _persists(lowered: dict[bytes, list[bytes]], version: tuple[int, int]) -> bo
 def tokens(values: list[bytes]) -> set[bytes]:
     """The members of a comma-separated list field, in lower case (RFC 9110, 5.6.1)."""
     return {token.strip(b" \t").lower() for value in values for token in value.split(b",")} - {b""}
+
+
+def printable(target: bytes, *, most: int | None = None) -> str:
+    """A target as the log may have it: without its query and fragment, in which people put keys; cut at
+    `most` bytes."""
+    path = target.partition(b"?")[0].partition(b"#")[0]
+    return path[:most].decode("ascii", "backslashreplace")

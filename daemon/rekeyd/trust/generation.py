@@ -110,6 +110,11 @@ class Generation:
         return self.settings.service.insecure and not has_credential(self.settings)
 
     @property
+    def passes_credentials(self) -> bool:
+        """Whether those of clients go on: where rekeyd judges no keys they may be the upstream's own."""
+        return self.open_to_all and self.settings.upstream.api_key is None
+
+    @property
     def default(self) -> Material | None:
         """What a client gets that asks for no name."""
         return self.certificates[0] if self.certificates else None

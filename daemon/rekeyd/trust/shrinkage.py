@@ -1,5 +1,5 @@
 """What trust in client certificates a new generation takes away, so that the connections which rest on it
-can be ended. (What rests on keys is judged anew, see `access.objection_to`.)
+can be ended. (What rests on keys is judged anew, see `admission.objection_to`.)
 
 Must not know: connections, or how they end.
 """

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from rekeyd.access.verdict import Allowed, Denied, Reason
 from rekeyd.http1 import forwarding
+from rekeyd.http1.introduction import introduced
+from rekeyd.http1.request import printable
 from rekeyd.http2 import heads
 from rekeyd.http2.fields import Field, encoded
 from rekeyd.listeners.grpc.judging import Asked, Ruling
@@ -65,8 +67,7 @@ class Visit:
 
     def asks_for(self, call: heads.Call, request_id: str) -> None:
         """Note what is asked."""
-        path = call.path.partition(b"?")[0].partition(b"#")[0]
-        self.path = path[:_LONGEST_PATH].decode("ascii", "backslashreplace")
+        self.path = printable(call.path, most=_LONGEST_PATH)
         self.request_id = request_id
         self.origin = forwarding.origin_of(
             call,
@@ -112,14 +113,12 @@ class Visit:
 
     def onward(self, call: heads.Call, verdict: Allowed) -> bytes:
         """The head that goes to the upstream, as literals."""
-        upstream, origin = self.generation.settings.upstream, self.origin
-        address = upstream.grpc
+        address, origin = self.generation.settings.upstream.grpc, self.origin
         on = heads.Onward(
             scheme=b"https" if address is not None and address.scheme == "https" else b"http",
             authority=address.authority.encode() if address is not None else b"",
             vouched=origin is not None and origin.vouched,
-            # Where rekeyd judges no keys they may be the upstream's own.
-            keep_credentials=self.generation.open_to_all and upstream.api_key is None,
+            keep_credentials=self.generation.passes_credentials,
         )
         return call.onward(on) + encoded(self._added(verdict))
 
@@ -135,23 +134,7 @@ class Visit:
         if upstream.api_key is not None:
             added.append((b"api-key", upstream.api_key.get_secret_value().encode()))
         if upstream.identity_headers:
-            added += self._identity(verdict)
+            at = self.connection
+            said = introduced(verdict, tls=at.tls, cipher=at.cipher, certificate=at.identity)
+            added += [(name.lower(), value) for name, value in said]  # RFC 9113, 8.2.1
         return added
-
-    def _identity(self, verdict: Allowed) -> list[Field]:
-        """Who was let in and how they came; such fields of clients are dropped."""
-        at, credential = self.connection, verdict.credential
-        subject = credential.told_subject if credential is not None else None
-        said = {
-            b"x-rekeyd-key-id": verdict.key_id,
-            b"x-rekeyd-right": None if verdict.right is None else str(verdict.right),
-            b"x-rekeyd-subject": None if subject is None else subject.decode(),
-            b"x-rekeyd-tls": at.tls,
-            b"x-rekeyd-cipher": at.cipher,
-            b"x-rekeyd-client-cert": at.identity,
-        }
-        return [
-            (name, value.encode("ascii", "backslashreplace"))
-            for name, value in said.items()
-            if value is not None
-        ]

@@ -21,14 +21,14 @@ from rekeyd.access.admission import Ask, Presented
 from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.http1 import answers, forwarding
-from rekeyd.http1.request import Field, Malformed, Request, examine
+from rekeyd.http1.request import Field, Malformed, Request, examine, printable
 from rekeyd.ledger import Ledger, Use
 from rekeyd.listeners.http import replies
 from rekeyd.listeners.http.client import AiohttpClient
 from rekeyd.listeners.http.inspection import inspect
 from rekeyd.listeners.http.protocol import GatewayProtocol, GatewayServer, Rendered, Timeouts
 from rekeyd.listeners.http.replies import Health, Replies
-from rekeyd.listeners.http.visit import Visit, printable
+from rekeyd.listeners.http.visit import Visit
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import Settings
 from rekeyd.system.peers import address_of

@@ -12,7 +12,8 @@ from aiohttp import web
 
 from rekeyd.access.verdict import Allowed, Denied
 from rekeyd.http1 import forwarding
-from rekeyd.http1.request import Field, Request
+from rekeyd.http1.introduction import introduced
+from rekeyd.http1.request import Field, Request, printable
 from rekeyd.http1.response import SWITCHING_PROTOCOLS
 from rekeyd.listeners.http.protocol import GatewayProtocol
 from rekeyd.system.peers import address_of
@@ -104,39 +105,22 @@ class Visit:
             added.append((b"api-key", upstream.api_key.get_secret_value().encode()))
         address = upstream.http
         if upstream.identity_headers or (address is not None and address.scheme == "demo"):
-            added += _identity(self.connection, verdict)
+            added += self._introduced(verdict)
         return forwarding.onward(
             request,
             origin,
             request_id=self.request_id.encode(),
             default_authority=address.authority.encode() if address is not None else b"",
             added=added,
-            # Where rekeyd judges no keys they may be the upstream's own.
-            keep_credentials=self.generation.open_to_all and upstream.api_key is None,
+            keep_credentials=self.generation.passes_credentials,
         )
 
-
-def printable(target: bytes) -> str:
-    """A target as the log may have it."""
-    path = target.partition(b"?")[0].partition(b"#")[0]
-    return path.decode("ascii", "backslashreplace")
-
-
-def _identity(connection: GatewayProtocol, verdict: Allowed) -> list[Field]:
-    """Who was let in and how they came; clients can't forge these fields (`forwarding.OURS` is dropped)."""
-    fields = []
-    if verdict.key_id is not None:
-        fields += [
-            (b"X-Rekeyd-Key-Id", verdict.key_id.encode()),
-            (b"X-Rekeyd-Right", str(verdict.right).encode()),
-        ]
-    subject = verdict.credential.told_subject if verdict.credential is not None else None
-    if subject is not None:
-        fields.append((b"X-Rekeyd-Subject", subject))
-    transport = connection.transport
-    tls = transport.get_extra_info("ssl_object") if transport is not None else None
-    if tls is not None:
-        fields += [(b"X-Rekeyd-Tls", tls.version().encode()), (b"X-Rekeyd-Cipher", tls.cipher()[0].encode())]
-    if connection.identity is not None:
-        fields.append((b"X-Rekeyd-Client-Cert", connection.identity.encode("ascii")))
-    return fields
+    def _introduced(self, verdict: Allowed) -> list[Field]:
+        transport = self.connection.transport
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        return introduced(
+            verdict,
+            tls=tls.version() if tls is not None else None,
+            cipher=tls.cipher()[0] if tls is not None else None,
+            certificate=self.connection.identity,
+        )
