@@ -244,3 +244,25 @@ async def test_a_token_that_was_verified_still_needs_a_right() -> None:
     keeper, rules = Gatekeeper(), generation(tokens=Costly())
     ask = replace(asking("token-1"), method=b"PUT", path=b"/write")
     assert reason(await verdict_of(keeper, ask, rules)) is Reason.RIGHT_TOO_SMALL
+
+
+async def test_the_last_word_is_by_the_generation_that_is_current_when_it_is_known() -> None:
+    later = generation(tokens=Costly(verify=lambda: Denied(Reason.BAD_SIGNATURE, "No")))
+    current: list[Generation] = []
+
+    def rotates() -> Credential:
+        current.append(later)
+        return TOKEN
+
+    keeper, rules = Gatekeeper(), generation(tokens=Costly(verify=rotates))
+    current.append(rules)
+    asked: list[Generation] = []
+
+    def ask_by(by: Generation) -> Ask:
+        asked.append(by)
+        return asking("token")
+
+    first = keeper.judge(asking("token"), rules)
+    assert isinstance(first, Unverified)
+    verdict, _, by = await keeper.settled(first, rules, ask_by, lambda: current[-1])
+    assert (reason(verdict), by, asked) == (Reason.BAD_SIGNATURE, later, [rules, later])

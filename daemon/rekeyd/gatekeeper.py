@@ -87,6 +87,26 @@ class Gatekeeper:
             case Unverified():
                 raise TypeError("a token that was verified is not verified")
 
+    async def settled(
+        self,
+        verdict: Allowed | Denied | Unverified,
+        generation: Generation,
+        ask_by: Callable[[Generation], Ask],
+        current: Callable[[], Generation | None],
+    ) -> tuple[Allowed | Denied, Ask, Generation]:
+        """The last word, and what was asked of which generation.
+
+        It is by the generation that is `current` when it is known: verifying a token may outlast one.
+        """
+        ask = ask_by(generation)
+        while isinstance(verdict, Unverified):
+            verdict = await self.verified(verdict, ask, generation)
+            now = current()
+            if now is not None and now is not generation:
+                generation, ask = now, ask_by(now)
+                verdict = self.judge(ask, now)
+        return verdict, ask, generation
+
     async def penalty(self, denied: Denied) -> None:
         """To be awaited before a denial is answered."""
         if denied.reason is Reason.TOO_MANY_FAILURES:

@@ -132,28 +132,24 @@ class Judge:
         ask = self._ask(asked, generation, collection)
         verdict = self._gatekeeper.judge(ask, generation)
         if isinstance(verdict, Unverified) or verdict.reason is Reason.TOO_MANY_FAILURES:
-            return self._later(verdict, asked, ask, generation, (collection, wanted))
+            return self._later(verdict, generation, asked, (collection, wanted))
         return _ruled(verdict, ask, generation, wanted)
 
     async def _later(
         self,
         verdict: Allowed | Denied | Unverified,
-        asked: Asked,
-        ask: Ask,
         generation: Generation,
+        asked: Asked,
         known: tuple[bytes | None, Wanted | None],
     ) -> Ruling:
-        """By the generation that is current when it is known: verifying a token may outlast one."""
+        """What takes its time: the verification of a token, or a penalty."""
         collection, wanted = known
-        while isinstance(verdict, Unverified):
-            verdict = await self._gatekeeper.verified(verdict, ask, generation)
-            now = self._current()
-            if now is not generation:
-                generation, ask = now, self._ask(asked, now, collection)
-                verdict = self._gatekeeper.judge(ask, now)
-        if isinstance(verdict, Denied):
-            await self._gatekeeper.penalty(verdict)
-        return _ruled(verdict, ask, generation, wanted)
+        last, ask, by = await self._gatekeeper.settled(
+            verdict, generation, lambda then: self._ask(asked, then, collection), self._current
+        )
+        if isinstance(last, Denied):
+            await self._gatekeeper.penalty(last)
+        return _ruled(last, ask, by, wanted)
 
     def _ask(self, asked: Asked, generation: Generation, collection: bytes | None) -> Ask:
         path = asked.path

@@ -210,14 +210,11 @@ class HttpGateway:
             return await self._let_in(raw, request, origin, visit, verdict)
 
     async def _verdict(self, ask: Ask, visit: Visit) -> Allowed | Denied:
-        """By the generation that is current when it is known: verifying a token may outlast one."""
         verdict = self._gatekeeper.judge(ask, visit.generation)
-        while isinstance(verdict, Unverified):
-            verdict = await self._gatekeeper.verified(verdict, ask, visit.generation)
-            now = self._current.generation
-            if now is not None and now is not visit.generation:
-                visit.generation = now
-                verdict = self._gatekeeper.judge(ask, now)
+        if isinstance(verdict, Unverified):
+            verdict, _, visit.generation = await self._gatekeeper.settled(
+                verdict, visit.generation, lambda _: ask, lambda: self._current.generation
+            )
         visit.verdict = verdict
         return verdict
 
