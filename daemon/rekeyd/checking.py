@@ -147,10 +147,6 @@ def _keys(ring: Iterable[Credential]) -> Iterator[str]:
         yield f"and {len(keys) - SHOWN} more keys: `rekeyd keys list` has them all"
 
 
-def _day(moment: dt.datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M} UTC" if moment else ""
-
-
 def _token_keys(tokens: TokenRules) -> Iterator[str]:
     """Whose tokens get in."""
     rows = [(signer.id, ", ".join(signer.algorithms)) for signer in tokens.signers]
