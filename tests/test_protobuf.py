@@ -14,7 +14,6 @@ from rekeyd.http2.protobuf import (
     MessageFault,
     Scan,
     Wanted,
-    collection_in,
 )
 
 BOOKS = b"\x0a\x05books"
@@ -27,6 +26,14 @@ def varint(value: int) -> bytes:
         out.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*out, value])
+
+
+def collection_in(message: bytes, field: int) -> bytes | None:
+    """The text that `field` of a whole message names; None where it has none."""
+    scan = Scan(Wanted(field))
+    scan.feed(message)
+    scan.end()
+    return scan.found
 
 
 others = st.one_of(

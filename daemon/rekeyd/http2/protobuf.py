@@ -50,18 +50,6 @@ class Wanted:
         return self.layouts.get(kind, {}).get(number) if self.layouts is not None else None
 
 
-def collection_in(message: bytes, field: int) -> bytes | None:
-    """The text that `field` of a whole message names; None where it has none.
-
-    Raises:
-        MessageFault: it is no message, or occurrences of the field differ.
-    """
-    scan = Scan(Wanted(field))
-    scan.feed(message)
-    scan.end()
-    return scan.found
-
-
 class Scan:
     """Looks through one message. `found` is the name that is wanted, `others` are all further ones."""
 
