@@ -12,6 +12,7 @@ from rekeyd.ledger import Ledger
 from rekeyd.listeners.alpn import Chooser
 from rekeyd.reload.contexts import serving_of
 from rekeyd.reload.current import Current
+from rekeyd.system.sockets import Sockets
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog
 from support.generations import Site
@@ -33,6 +34,7 @@ def calls_of(folder: Path, *, grpc: str | None, **service: Any) -> Calls:
         ledger=Ledger(),
         gatekeeper=Gatekeeper(),
         told=Told(nothing, DecisionLog(nothing), HandshakeLog(nothing), nothing),
+        sockets=Sockets(),
     )
 
 

@@ -216,9 +216,7 @@ async def test_without_tls_nothing_listens(tmp_path: Path) -> None:
         assert generation is not None
         assert one.current.serving is not None
         assert one.current.serving.peers is None
-        quiet = type(one.cluster)(
-            generation.settings, current=one.current, ledger=one.ledger, handshakes=one.handshakes
-        )
+        quiet = one.tunnels(generation.settings)
         quiet.open()
         assert quiet.doors == []
         assert quiet.described() is None
@@ -237,7 +235,7 @@ async def test_an_address_that_is_taken_leaves_nothing_open(tmp_path: Path) -> N
         settings = generation.settings.model_copy(
             update={"cluster": generation.settings.cluster.model_copy(update={"p2p": p2p})}
         )
-        third = type(one.cluster)(settings, current=one.current, ledger=one.ledger, handshakes=one.handshakes)
+        third = one.tunnels(settings)
         with pytest.raises(OSError, match="Address already in use"):
             third.open()
         assert third.doors == []

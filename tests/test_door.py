@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rekeyd.listeners.door import bind
 from rekeyd.reload.current import Serving
+from rekeyd.system.sockets import bind
 from support.gateway import API_KEY, Scene, stage
 from support.waiting import eventually
 from support.wire import Link, answering, connect, ok, request
@@ -316,7 +316,8 @@ async def test_those_who_were_queued_when_the_door_closed_are_served(tmp_path: P
 CROWDED = """
 import asyncio, resource, socket
 import structlog
-from rekeyd.listeners.door import Door, Limits, bind
+from rekeyd.listeners.door import Door, Limits
+from rekeyd.system.sockets import bind
 from rekeyd.telemetry.handshakes import HandshakeLog
 
 class Echo(asyncio.Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rekeyd.listeners.door import bind
+from rekeyd.system.sockets import bind
 from support.peers import Node, cluster, free_port
 from support.pki import Authority, Leaf
 from support.waiting import eventually

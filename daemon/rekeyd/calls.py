@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.alpn import Chooser, Factory
-from rekeyd.listeners.door import Door, Limits, bind
+from rekeyd.listeners.door import Door, Limits
 from rekeyd.listeners.grpc.gateway import GrpcGateway, GrpcRecords
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import Settings
+from rekeyd.system.sockets import Sockets
 from rekeyd.telemetry.broken import BrokenLog
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import Emit, HandshakeLog
@@ -36,10 +37,18 @@ class Calls:
     """The gRPC of one daemon; without `upstream.grpc` and a port there is none, and nothing listens."""
 
     def __init__(
-        self, settings: Settings, *, current: Current, ledger: Ledger, gatekeeper: Gatekeeper, told: Told
+        self,
+        settings: Settings,
+        *,
+        current: Current,
+        ledger: Ledger,
+        gatekeeper: Gatekeeper,
+        told: Told,
+        sockets: Sockets,
     ) -> None:
         service = settings.service
         self._settings = settings
+        self._sockets = sockets
         self._current = current
         self._handshakes = told.handshakes
         self._broken = BrokenLog(told.emit)
@@ -80,7 +89,7 @@ class Calls:
             return
         self.door = Door(
             "grpc",
-            bind(service.host, service.grpc_port),
+            self._sockets.listen("grpc", service.host, service.grpc_port),
             tls=service.enable_tls,
             current=self._current,
             protocol=self._protocol,

@@ -41,6 +41,7 @@ from rekeyd.reload.outcome import Result
 from rekeyd.reload.starting import settings_to_start_with
 from rekeyd.server import Server
 from rekeyd.system import process
+from rekeyd.system.sockets import descriptors_handed_over, sockets_of
 from rekeyd.telemetry import console
 from rekeyd.telemetry.audit import open_audit
 from rekeyd.telemetry.logs import configure
@@ -177,6 +178,7 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 def _run_server(file: Path, stage: Stage | None = None) -> int:
     process.settle()
+    sockets = sockets_of(descriptors_handed_over(os.environ, os.getpid()))
     disk = Disk(file, {} if stage else os.environ)
     settings = settings_to_start_with(disk)
     audit = open_audit(disk.parsed) if disk.parsed is not None else None
@@ -190,7 +192,7 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
     )
 
     async def run() -> int:
-        server = Server(disk, settings, current, logs)
+        server = Server(disk, settings, current, logs, sockets)
         if stage is None:
             return await server.run()
         act = asyncio.create_task(_perform(stage, server))

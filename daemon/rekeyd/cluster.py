@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from rekeyd.ledger import Ledger
-from rekeyd.listeners.door import Door, Limits, bind
+from rekeyd.listeners.door import Door, Limits
 from rekeyd.listeners.tunnel.inbound import IN, LISTENER, Inbound
 from rekeyd.listeners.tunnel.outbound import OUT, Outbound
 from rekeyd.listeners.tunnel.tunnels import Tunnels
 from rekeyd.reload.current import Current
 from rekeyd.settings import Endpoint, P2p, Peer, Settings, peer_host
 from rekeyd.system import tls_stream
+from rekeyd.system.sockets import Sockets
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.telemetry.tunnels import TunnelMetrics, Way
 
@@ -26,9 +27,16 @@ class Cluster:
     """Peers' tunnels of one daemon; without `cluster.p2p.enable_tls` there are none, and nothing listens."""
 
     def __init__(
-        self, settings: Settings, *, current: Current, ledger: Ledger, handshakes: HandshakeLog
+        self,
+        settings: Settings,
+        *,
+        current: Current,
+        ledger: Ledger,
+        handshakes: HandshakeLog,
+        sockets: Sockets,
     ) -> None:
         self._settings = settings
+        self._sockets = sockets
         self._current = current
         self._handshakes = handshakes
         self._tunnels = Tunnels(ledger, lambda: self._now().idle_timeout)
@@ -54,7 +62,7 @@ class Cluster:
             undo.callback(self.close)
             self.door = Door(
                 LISTENER,
-                bind(peer_host(self._settings), p2p.port),
+                self._sockets.listen("peer", peer_host(self._settings), p2p.port),
                 tls=True,
                 current=self._current,
                 protocol=self._inbound.protocol,
@@ -117,7 +125,7 @@ class Cluster:
         outbound = Outbound(self._tunnels, self._current, self._now, peer)
         door = Door(
             f"peer {peer}",
-            bind(peer.listen.host, peer.listen.port),
+            self._sockets.listen(f"peer {peer}", peer.listen.host, peer.listen.port),
             tls=False,
             current=self._current,
             protocol=outbound.protocol,

@@ -9,36 +9,31 @@ Must not know: who asks.
 import asyncio
 import datetime as dt
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rekeyd import __version__
-from rekeyd.ledger import Ledger
 from rekeyd.reload.current import Current
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.reloader import Reloader
 from rekeyd.telemetry.evidence import Evidence
+from rekeyd.telemetry.report import Report
 from rekeyd.telemetry.status import State, status_of
 from rekeyd.upstream.grpc_health import GrpcHealth
 from rekeyd.upstream.pools import Pools
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """What it is read from; `grpc` where gRPC is served."""
+class Checks:
+    """What serves, looked at; `grpc` where gRPC is served."""
 
     current: Current
-    reloader: Reloader
-    ledger: Ledger
     pools: Pools
-    disk: Disk
-    evidence: Evidence
-    cluster: Callable[[], dict[str, Any] | None] = lambda: None
     grpc: GrpcHealth | None = None
 
-    async def checks(self) -> dict[str, bool]:
+    async def all(self) -> dict[str, bool]:
         """Each check of readiness by name, and whether it holds."""
         generation = self.current.generation
         if generation is None:
@@ -50,24 +45,38 @@ class Condition:
             checks["certificate"] = generation.default.leaf.not_after > dt.datetime.now(dt.UTC)
         return checks
 
+    async def grpc_health(self) -> str | None:
+        """What the upstream of gRPC says of itself; None where gRPC is not served."""
+        generation = self.current.generation
+        if self.grpc is None or generation is None:
+            return None
+        return str(await self.grpc.look(generation))
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What it is read from; `report` asks what serves."""
+
+    current: Current
+    reloader: Reloader
+    disk: Disk
+    evidence: Evidence
+    report: Callable[[], Awaitable[Report]]
+
     async def status(self, *, stopping: bool, kept_in: Path | None = None) -> dict[str, Any]:
         """All of it as JSON-able values. `kept_in` is where evidence is kept."""
         last, parsed, generation = self.reloader.last, self.disk.parsed, self.current.generation
-        asked = None if self.grpc is None or generation is None else await self.grpc.look(generation)
+        report = await self.report()
         state = State(
             version=__version__,
             pid=os.getpid(),
             stopping=stopping,
-            checks=await self.checks(),
+            report=report,
             generation=generation,
-            grpc_health=None if asked is None else str(asked),
-            connections=self.ledger.per_generation(),
-            cluster=self.cluster(),
             last_reload=None if last is None else last.fields(),
             refused_since=self.reloader.refused_since,
             warnings=[str(warning) for warning in parsed.warnings] if parsed else [],
             use_of=self.evidence.of,
-            in_use=self.ledger.in_use(),
             evidence_since=self.evidence.since,
             state_directory=None if kept_in is None else str(kept_in),
         )

@@ -26,11 +26,12 @@ from structlog.testing import capture_logs
 from rekeyd.access.keys import KeyRing
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.ledger import Ledger
-from rekeyd.listeners.door import Door, Limits, bind
+from rekeyd.listeners.door import Door, Limits
 from rekeyd.listeners.http.gateway import Guards, HttpGateway, Records
 from rekeyd.reload.contexts import serving_of
 from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.disk import Disk
+from rekeyd.system.sockets import bind
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.trust.certificates import read_material

@@ -24,11 +24,12 @@ from rekeyd.http2 import frames
 from rekeyd.http2.fields import Field
 from rekeyd.http2.frames import ACK, END_STREAM, Frame, FrameReader
 from rekeyd.ledger import Ledger
-from rekeyd.listeners.door import Door, Limits, bind
+from rekeyd.listeners.door import Door, Limits
 from rekeyd.listeners.grpc.gateway import GrpcGateway, GrpcRecords
 from rekeyd.reload.contexts import serving_of
 from rekeyd.reload.current import Current
 from rekeyd.reload.disk import Disk
+from rekeyd.system.sockets import bind
 from rekeyd.telemetry.broken import BrokenLog
 from rekeyd.telemetry.decisions import DecisionLog
 from rekeyd.telemetry.handshakes import HandshakeLog

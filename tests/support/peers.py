@@ -29,6 +29,8 @@ from rekeyd.ledger import Ledger
 from rekeyd.reload.contexts import serving_of
 from rekeyd.reload.current import Current
 from rekeyd.reload.disk import Disk
+from rekeyd.settings import Settings
+from rekeyd.system.sockets import Sockets
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.telemetry.metrics import Metrics
 from support.gateway import Accidents
@@ -151,11 +153,19 @@ class Node:
             version="0", generation=lambda: self.current.generation, connections=self.ledger.per_generation
         )
         self.handshakes = HandshakeLog(self._tell, self.metrics)
-        self.cluster = Cluster(
-            generation.settings, current=self.current, ledger=self.ledger, handshakes=self.handshakes
-        )
+        self.cluster = self.tunnels(generation.settings)
         self.metrics.register(self.cluster.metrics)
         self.cluster.open()
+
+    def tunnels(self, settings: Settings) -> Cluster:
+        """Those of this node, by other settings."""
+        return Cluster(
+            settings,
+            current=self.current,
+            ledger=self.ledger,
+            handshakes=self.handshakes,
+            sockets=Sockets(),
+        )
 
     async def shut(self) -> None:
         self.cluster.close()

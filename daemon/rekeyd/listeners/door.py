@@ -35,9 +35,6 @@ SHUTDOWN_TIMEOUT = 2.0
 """Seconds for the peer to answer close_notify."""
 ACCEPTS_AT_ONCE = 64
 """Between two looks at the connections that are open already: a flood of new ones can't starve them."""
-NOT_SENT = 128 * 1024
-"""Bytes that the kernel may hold unsent for one client. Without a bound it takes megabytes at a time, and a
-slow client that reads all the while would seem to take nothing for minutes."""
 _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ROOM_AGAIN_AFTER = 0.5
 
@@ -247,18 +244,3 @@ def handshake_reason(error: Exception) -> str:
             return "closed_by_client"
         case _:
             return type(error).__name__
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; an IPv6 host takes IPv4 as well where it is the wildcard.
-
-    Raises:
-        OSError: the address can't be had.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    wildcard = host == "::"
-    listening = socket.create_server((host, port), family=family, backlog=4096, dualstack_ipv6=wildcard)
-    listening.setsockopt(
-        socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT
-    )  # each connection has it then
-    return listening

@@ -10,12 +10,13 @@ Pure. Must not know: who asks, and how the state is found out.
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, overload
 
 from rekeyd.access.rights import Right
 from rekeyd.telemetry.console import safe
 from rekeyd.telemetry.evidence import UNUSED, KeyUse
+from rekeyd.telemetry.report import Report
 from rekeyd.trust.certificates import Material
 from rekeyd.trust.generation import Generation, described
 
@@ -28,50 +29,43 @@ _WIDTH = 14
 class State:
     """How the daemon is at this moment.
 
-    `checks` are those of readiness; `connections` are open ones by the number of the generation under which
-    they were accepted; `last_reload` is `Outcome.fields()`; `refused_since` is in seconds of the epoch, and
-    None where what is on disk is not refused; `cluster` says how tunnels to peers are, where there are any.
-    `use_of` is what is known of a key by its id, since `evidence_since` (in seconds of the epoch), kept in
-    `state_directory` (None: not kept); `in_use` is how many requests run on each key that has any.
-    `grpc_health` is what the gRPC upstream says of itself, None where gRPC is not served.
+    `report` is of what serves; `last_reload` is `Outcome.fields()`; `refused_since` is in seconds of the
+    epoch, and None where what is on disk is not refused. `use_of` is what is known of a key by its id, since
+    `evidence_since` (in seconds of the epoch), kept in `state_directory` (None: not kept).
     """
 
     version: str
     pid: int
     stopping: bool
-    checks: Mapping[str, bool]
+    report: Report
     generation: Generation | None
-    connections: Mapping[int, int] = field(default_factory=dict)
     last_reload: Mapping[str, Any] | None = None
     refused_since: float | None = None
     warnings: Sequence[str] = ()
     use_of: Callable[[str], KeyUse] = lambda _: UNUSED
-    in_use: Mapping[str, int] = field(default_factory=dict)
     evidence_since: float | None = None
     state_directory: str | None = None
-    cluster: Mapping[str, Any] | None = None
-    grpc_health: str | None = None
 
 
 def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
     """All of it as JSON-able values, lists also as other sequences. May run in any thread."""
-    generation = state.generation
+    generation, report = state.generation, state.report
     return {
         "version": state.version,
         "pid": state.pid,
         "state": "stopping" if state.stopping else "serving",
-        "serving": all(state.checks.values()) and not state.stopping,
-        "checks": dict(state.checks),
+        "serving": all(report.checks.values()) and not state.stopping,
+        "checks": dict(report.checks),
         "generation": generation.number if generation is not None else None,
         "certificates": list(_certificates(generation, now)),
-        "keys": _Keys(generation, state.use_of, state.in_use),
+        "keys": _Keys(generation, state.use_of, report.in_use),
         "token_keys": _token_keys(generation),
         "evidence": {"since": _iso(state.evidence_since), "directory": state.state_directory},
         "upstream": _upstream(state),
-        "connections": sum(state.connections.values()),
-        "connections_by_generation": {str(number): n for number, n in sorted(state.connections.items())},
+        "connections": sum(report.connections.values()),
+        "connections_by_generation": {str(number): n for number, n in sorted(report.connections.items())},
         "last_reload": None if state.last_reload is None else dict(state.last_reload),
-        "cluster": state.cluster,
+        "cluster": report.cluster,
         "refused_since": _iso(state.refused_since),
         "warnings": list(state.warnings),
     }
@@ -144,10 +138,13 @@ def _upstream(state: State) -> dict[str, Any]:
     address = upstream.http if upstream is not None else None
     told: dict[str, Any] = {
         "address": None if address is None else str(address),
-        "reachable": state.checks.get("upstream"),
+        "reachable": state.report.checks.get("upstream"),
     }
-    if state.grpc_health is not None:
-        told["grpc"] = {"address": str(upstream.grpc) if upstream else None, "health": state.grpc_health}
+    if state.report.grpc_health is not None:
+        told["grpc"] = {
+            "address": str(upstream.grpc) if upstream else None,
+            "health": state.report.grpc_health,
+        }
     return told
 
 
