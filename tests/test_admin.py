@@ -40,7 +40,7 @@ async def status() -> dict[str, Any]:
     return {"generation": 3}
 
 
-def exposition(accept: str) -> tuple[bytes, str]:
+async def exposition(accept: str) -> tuple[bytes, str]:
     return b"rekeyd_generation 3\n", f"text/plain; version=0.0.4; asked={accept}"
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from rekeyd.errors import SettingsError
-from rekeyd.settings import NOT_YET, describe, parse
+from rekeyd.settings import describe, parse
 
 FILE = Path(__file__).parent.parent / "etc" / "rekeyd.yaml"
 SETTING = re.compile(r"^(?P<indent> +)(?P<off># )?(?P<name>[a-z0-9_]+):(?: (?P<value>.*))?$")
@@ -64,7 +64,6 @@ def test_a_setting_is_shown_with_its_meaning_and_default(entry: Entry) -> None:
     described = next(described for described in describe() if described.key == entry.key)
     assert entry.comment.startswith(described.meaning)
     assert entry.comment.endswith("Reloads." if described.reloadable else "Restart.")
-    assert ("available in this version" in entry.comment) == (entry.key in NOT_YET)
     if entry.commented_out:
         assert entry.value == as_written(described.default)
     else:

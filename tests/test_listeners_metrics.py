@@ -11,7 +11,7 @@ from rekeyd.listeners.metrics import MetricsListener
 from rekeyd.telemetry.metrics import Metrics
 
 
-def exposition(accept: str) -> tuple[bytes, str]:
+async def exposition(accept: str) -> tuple[bytes, str]:
     registry = Metrics(version="1.2.3", generation=lambda: None, connections=dict)
     return registry.exposition(accept)
 
@@ -91,7 +91,7 @@ async def test_what_is_no_http_is_neither_repeated_nor_logged(
 
 
 async def test_what_can_not_be_told_is_an_error_without_its_reason(caplog: pytest.LogCaptureFixture) -> None:
-    def broken(_accept: str) -> tuple[bytes, str]:
+    async def broken(_accept: str) -> tuple[bytes, str]:
         raise RuntimeError("s3cret")
 
     listener = MetricsListener(socket.create_server(("127.0.0.1", 0)), broken)

@@ -148,8 +148,11 @@ async def test_a_listener_that_is_gone_proves_nothing(logs: Logs) -> None:
 async def test_who_listens_is_told_beforehand_where_the_probe_comes_from(leaf: Leaf, tmp_path: Path) -> None:
     announced: list[tuple[str, int]] = []
 
+    async def announce(address: tuple[str, int]) -> None:
+        announced.append(address)
+
     async with listening(context_of(leaf, tmp_path)) as (port, came):
-        await fingerprint_shown(HOST, port, announce=announced.append)
+        await fingerprint_shown(HOST, port, announce=announce)
 
     assert announced == came
 

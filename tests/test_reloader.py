@@ -641,24 +641,72 @@ async def test_torn_material_at_start_is_refused_when_the_wait_is_over(
 
 
 class Proof:
-    """A `verify` that says what it is told to, and notes what was served while it looked."""
+    """Servers that say what they are told to, and note what was served while they looked."""
 
     def __init__(self, current: Current) -> None:
         self.current = current
+        self.objection: str | None = None
         self.reason: str | None = None
+        self.prepared: list[int] = []
+        self.spread_so_far: list[int] = []
         self.looked_at: list[int] = []
 
-    async def __call__(self, serving: Serving) -> str | None:
+    async def prepare(self, serving: Serving) -> str | None:
+        assert self.current.serving is not serving
+        self.prepared.append(serving.generation.number)
+        return self.objection
+
+    async def spread(self, serving: Serving) -> None:
+        assert self.current.serving is serving
+        self.spread_so_far.append(serving.generation.number)
+
+    async def verify(self, serving: Serving) -> str | None:
         assert self.current.serving is serving
         self.looked_at.append(serving.generation.number)
         return self.reason
+
+
+async def test_what_one_server_can_not_serve_is_served_by_none(
+    site: Site, current: Current, logs: Logs
+) -> None:
+    proof = Proof(current)
+    reloader = Reloader(current, site.disk.load, serving_of, servers=proof)
+    await reloader.reload("start")
+    before = current.serving
+    site.rotate()
+    proof.objection = "it has no memory left"
+
+    outcome = await reloader.reload("sighup")
+    assert (outcome.result, outcome.generation, rules(outcome)) == (Result.REFUSED, 1, ["worker"])
+    assert "it has no memory left" in outcome.findings[0].message
+    assert current.serving is before
+    assert (proof.prepared, proof.spread_so_far, proof.looked_at) == ([1, 2], [1], [])
+
+    proof.objection = None
+    assert (await reloader.reload("sighup")).result is Result.APPLIED
+    assert proof.spread_so_far == [1, 2]
+    await reloader.close()
+
+
+async def test_servers_that_break_over_a_generation_do_not_serve_it(
+    site: Site, current: Current, logs: Logs
+) -> None:
+    class Broken(Proof):
+        async def prepare(self, serving: Serving) -> str | None:  # noqa: ARG002 - as the others have it
+            raise RuntimeError(API_KEY)
+
+    reloader = Reloader(current, site.disk.load, serving_of, servers=Broken(current))
+    assert (await reloader.reload("start")).refused
+    assert current.serving is None
+    assert API_KEY not in json.dumps(logs)
+    await reloader.close()
 
 
 async def test_what_is_published_is_verified_but_not_the_first(
     site: Site, current: Current, logs: Logs
 ) -> None:
     proof = Proof(current)
-    reloader = Reloader(current, site.disk.load, serving_of, verify=proof)
+    reloader = Reloader(current, site.disk.load, serving_of, servers=proof)
     await reloader.reload("start")
     site.rotate()
 
@@ -670,7 +718,7 @@ async def test_a_generation_that_does_not_prove_itself_is_rolled_back_loudly(
     site: Site, current: Current, logs: Logs
 ) -> None:
     proof = Proof(current)
-    reloader = Reloader(current, site.disk.load, serving_of, verify=proof)
+    reloader = Reloader(current, site.disk.load, serving_of, servers=proof)
     await reloader.reload("start")
     before = current.serving
     site.rotate()
@@ -681,6 +729,7 @@ async def test_a_generation_that_does_not_prove_itself_is_rolled_back_loudly(
     assert (outcome.result, outcome.generation, rules(outcome)) == (Result.REFUSED, 1, ["probe_listener"])
     assert "it showed another certificate" in outcome.findings[0].message
     assert current.serving is before
+    assert proof.spread_so_far == [1, 2, 1]
     assert (logs[-1]["event"], logs[-1]["log_level"]) == ("reload.refused", "critical")
     assert reloader.refused_since is not None
     await reloader.close()
@@ -690,7 +739,7 @@ async def test_a_failed_generation_is_not_tried_again_unless_somebody_asks(
     site: Site, current: Current, logs: Logs
 ) -> None:
     proof = Proof(current)
-    reloader = Reloader(current, site.disk.load, serving_of, verify=proof)
+    reloader = Reloader(current, site.disk.load, serving_of, servers=proof)
     await reloader.reload("start")
     site.rotate()
     proof.reason = "it showed another certificate"
@@ -710,7 +759,7 @@ async def test_other_files_after_a_failed_generation_are_tried(
     site: Site, current: Current, logs: Logs
 ) -> None:
     proof = Proof(current)
-    reloader = Reloader(current, site.disk.load, serving_of, verify=proof)
+    reloader = Reloader(current, site.disk.load, serving_of, servers=proof)
     await reloader.reload("start")
     site.rotate()
     proof.reason = "it showed another certificate"
@@ -726,10 +775,11 @@ async def test_other_files_after_a_failed_generation_are_tried(
 async def test_a_proof_that_breaks_proves_nothing_against_the_generation(
     site: Site, current: Current, logs: Logs
 ) -> None:
-    async def breaks(_serving: Serving) -> str | None:
-        raise RuntimeError(API_KEY)
+    class Broken(Proof):
+        async def verify(self, serving: Serving) -> str | None:  # noqa: ARG002 - as the others have it
+            raise RuntimeError(API_KEY)
 
-    reloader = Reloader(current, site.disk.load, serving_of, verify=breaks)
+    reloader = Reloader(current, site.disk.load, serving_of, servers=Broken(current))
     await reloader.reload("start")
     site.rotate()
 

@@ -3,14 +3,12 @@
 import pytest
 
 from rekeyd.settings import (
-    NOT_YET,
     Service,
     Settings,
     Upstream,
     UpstreamAddress,
     describe,
     is_loopback,
-    not_yet,
 )
 from rekeyd.settings.rules import RULES, WARNINGS
 
@@ -18,20 +16,6 @@ from rekeyd.settings.rules import RULES, WARNINGS
 def test_rules_name_keys_that_exist() -> None:
     known = {described.key for described in describe()}
     assert {key for rule in (*RULES, *WARNINGS) for key in rule.keys} <= known
-    assert known >= NOT_YET
-
-
-def test_the_defaults_ask_for_nothing_that_is_not_there_yet() -> None:
-    assert not_yet(Settings()) == ()
-
-
-def test_what_is_not_there_yet_is_told_with_the_way_out() -> None:
-    (problem,) = not_yet(Settings(service=Service(workers=2)))
-    assert (problem.key, problem.message, problem.fix) == (
-        "service.workers",
-        "is not available in this version",
-        "Remove it or set it to 1",
-    )
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST."])

@@ -1,6 +1,6 @@
 import datetime as dt
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from rekeyd.access.rights import Right
 from rekeyd.access.token_keys import read_key_set, signer_of_secret
 from rekeyd.access.tokens import TokenRules
 from rekeyd.telemetry.evidence import UNUSED, KeyUse
+from rekeyd.telemetry.report import Report
 from rekeyd.telemetry.status import SHOWN, State, status_lines, status_of
 from rekeyd.trust.generation import Generation
 from support.generations import candidate_of, material_of, settings_of
@@ -51,16 +52,23 @@ def generation() -> Generation:
     return replace(first, certificates=(*first.certificates, material_of(other)))
 
 
+REPORTED = {field.name for field in fields(Report)}
+
+
 def state_of(generation: Generation | None, **differently: Any) -> State:
+    report: dict[str, Any] = {
+        "checks": {"upstream": True, "certificate": True},
+        "connections": {7: 10, 6: 2},
+        "in_use": {"read_only_api_key": 2},
+    }
+    report |= {name: differently.pop(name) for name in REPORTED & differently.keys()}
     known: dict[str, Any] = {
         "version": "1.2.3",
         "pid": 42,
         "stopping": False,
-        "checks": {"upstream": True, "certificate": True},
+        "report": Report(**report),
         "generation": generation,
-        "connections": {7: 10, 6: 2},
         "use_of": lambda key_id: USED if key_id == "api_key" else UNUSED,
-        "in_use": {"read_only_api_key": 2},
         "evidence_since": dt.datetime(2026, 1, 1, tzinfo=dt.UTC).timestamp(),
         "state_directory": "/var/lib/rekeyd",
     }
@@ -118,6 +126,7 @@ def test_a_status_has_everything_that_is_served(generation: Generation) -> None:
         "token_keys": [],
         "upstream": {"address": "http://127.0.0.1:16333", "reachable": True},
         "connections": 12,
+        "workers": [],
         "connections_by_generation": {"6": 2, "7": 10},
         "cluster": None,
         "last_reload": None,

@@ -33,6 +33,18 @@ class Told:
     upstream_failed: Callable[[str], None]
 
 
+def grpc_port_of(settings: Settings) -> int | None:
+    """Where calls come in, if they have a port of their own."""
+    return settings.service.grpc_port if settings.upstream.grpc is not None else None
+
+
+def grpc_upstream_of(settings: Settings) -> str | None:
+    """Where calls go at start; None where gRPC is not served."""
+    served = grpc_port_of(settings) is not None or settings.service.single_port
+    upstream = settings.upstream.grpc
+    return str(upstream) if served and upstream is not None else None
+
+
 class Calls:
     """The gRPC of one daemon; without `upstream.grpc` and a port there is none, and nothing listens."""
 
@@ -46,17 +58,15 @@ class Calls:
         told: Told,
         sockets: Sockets,
     ) -> None:
-        service = settings.service
         self._settings = settings
         self._sockets = sockets
         self._current = current
         self._handshakes = told.handshakes
         self._broken = BrokenLog(told.emit)
-        self._serves = settings.upstream.grpc is not None and (
-            service.grpc_port is not None or service.single_port
-        )
+        self.upstream = grpc_upstream_of(settings)
+        """Where calls go at start; None where gRPC is not served."""
         dialer = GrpcDialer()
-        self.health = GrpcHealth(dialer) if self._serves else None
+        self.health = GrpcHealth(dialer) if self.upstream is not None else None
         """How the upstream is; None where gRPC is not served."""
         self.door: Door | None = None
         """Its own, where it has one."""
@@ -69,14 +79,9 @@ class Calls:
             gatekeeper=gatekeeper,
         )
 
-    @property
-    def upstream(self) -> str | None:
-        """Where calls go at start; None where gRPC is not served."""
-        return str(self._settings.upstream.grpc) if self._serves else None
-
     def beside(self, http: Factory, left: Callable[[], None]) -> Factory:
         """What serves the door of HTTP: calls as well, where both share a port. `left` is that door's."""
-        if not (self._serves and self._settings.service.single_port):
+        if self.upstream is None or not self._settings.service.single_port:
             return http
         return lambda serving: Chooser(
             serving, http, {"h2": lambda chosen: self._gateway.protocol(chosen, left)}
@@ -84,12 +89,12 @@ class Calls:
 
     def open(self) -> None:
         """Listen. Raises OSError where the address can't be had."""
-        service = self._settings.service
-        if not self._serves or service.grpc_port is None:
+        service, port = self._settings.service, grpc_port_of(self._settings)
+        if port is None:
             return
         self.door = Door(
             "grpc",
-            self._sockets.listen("grpc", service.host, service.grpc_port),
+            self._sockets.listen("grpc", service.host, port),
             tls=service.enable_tls,
             current=self._current,
             protocol=self._protocol,

@@ -47,6 +47,7 @@ from rekeyd.telemetry.audit import open_audit
 from rekeyd.telemetry.logs import configure
 from rekeyd.telemetry.sink import MIB, Sink
 from rekeyd.telemetry.status import status_lines
+from rekeyd.workers.worker import work
 
 _Command = Callable[[argparse.Namespace], int]
 
@@ -122,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_token(add("token", "make a token, signed with a static key", _token, file))
     keys = add("keys", "make, list, rotate, retire and recognise API keys", _keys)
     keys_line.add_arguments(keys, file, daemon)
+    _add_worker(commands.add_parser("worker"))
     logs = add("logs", "turn JSON log lines into the human form", _logs)
     logs.add_argument("file", nargs="?", type=Path, metavar="FILE", help="log file (stdin)")
     return parser
@@ -131,6 +133,12 @@ def _add_check(check: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--explain", metavar="'METHOD /path'", help="say which rule decides about such a request, and who may"
     )
+
+
+def _add_worker(worker: argparse.ArgumentParser) -> None:
+    """Not for people: the daemon starts it, once for each of its workers."""
+    worker.add_argument("descriptor", type=int)
+    worker.set_defaults(run=lambda chosen: work(chosen.descriptor))
 
 
 def _add_token(token: argparse.ArgumentParser) -> None:

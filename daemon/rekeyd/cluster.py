@@ -23,6 +23,19 @@ from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.telemetry.tunnels import TunnelMetrics, Way
 
 
+def places_of_peers(settings: Settings) -> Iterator[tuple[str, str, int, bool]]:
+    """Where is listened: name, host, port, and whether it is TLS that is spoken."""
+    p2p = settings.cluster.p2p
+    if p2p.enable_tls:
+        yield LISTENER, peer_host(settings), p2p.port, True
+        for peer in p2p.peers:
+            yield _name_of(peer), peer.listen.host, peer.listen.port, False
+
+
+def _name_of(peer: Peer) -> str:
+    return f"peer {peer}"
+
+
 class Cluster:
     """Peers' tunnels of one daemon; without `cluster.p2p.enable_tls` there are none, and nothing listens."""
 
@@ -62,7 +75,7 @@ class Cluster:
             undo.callback(self.close)
             self.door = Door(
                 LISTENER,
-                self._sockets.listen("peer", peer_host(self._settings), p2p.port),
+                self._sockets.listen(LISTENER, peer_host(self._settings), p2p.port),
                 tls=True,
                 current=self._current,
                 protocol=self._inbound.protocol,
@@ -124,8 +137,8 @@ class Cluster:
     def _door_to(self, peer: Peer) -> tuple[Outbound, Door]:
         outbound = Outbound(self._tunnels, self._current, self._now, peer)
         door = Door(
-            f"peer {peer}",
-            self._sockets.listen(f"peer {peer}", peer.listen.host, peer.listen.port),
+            _name_of(peer),
+            self._sockets.listen(_name_of(peer), peer.listen.host, peer.listen.port),
             tls=False,
             current=self._current,
             protocol=outbound.protocol,

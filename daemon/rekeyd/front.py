@@ -8,15 +8,18 @@ it.
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from rekeyd import __version__
-from rekeyd.calls import Calls, Told
-from rekeyd.cluster import Cluster
+from rekeyd.calls import Calls, Told, grpc_port_of
+from rekeyd.cluster import Cluster, places_of_peers
 from rekeyd.condition import Checks
 from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.door import Door, Limits
 from rekeyd.listeners.http.gateway import Guards, HttpGateway, Records
+from rekeyd.reload.contexts import ContextError, serving_of
 from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.probe import reason_against
 from rekeyd.settings import Settings
@@ -27,9 +30,32 @@ from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.telemetry.logs import Logs
 from rekeyd.telemetry.metrics import Metrics
 from rekeyd.telemetry.report import Listener, Report
-from rekeyd.trust.generation import Generation
+from rekeyd.trust.generation import Generation, Part
 from rekeyd.trust.names import choose
+from rekeyd.upstream.connectors import ApplicationError, find_factory
 from rekeyd.upstream.pools import Pools
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where is to be listened. `proves`: a client without a certificate sees there what is served."""
+
+    name: str
+    host: str
+    port: int
+    tls: bool
+    proves: bool
+
+
+def places_in(settings: Settings) -> list[Place]:
+    """Every place where is listened, but for what is asked of the daemon itself."""
+    service = settings.service
+    places = [("http", service.host, service.http_port, service.enable_tls, True)]
+    if (port := grpc_port_of(settings)) is not None:
+        places.append(("grpc", service.host, port, service.enable_tls, True))
+    places += [(name, host, port, tls, tls) for name, host, port, tls in places_of_peers(settings)]
+    return [Place(name, host, port, tls, tls and proves) for name, host, port, tls, proves in places]
+
 
 TUNNELS_END = 5.0
 """Seconds in which tunnels deliver what they hold when the daemon stops."""
@@ -162,15 +188,49 @@ class Front:
             cluster=self._cluster.described(),
         )
 
+    async def prepare(self, _: Serving) -> str | None:
+        """Nothing is to be done: this process has what it needs."""
+        return None
+
+    async def spread(self, _: Serving) -> None:
+        """Nor is anybody else to be told."""
+
+    def renew(self) -> None:
+        """There are no workers to be replaced."""
+
+    async def exposition(self, accept: str) -> tuple[bytes, str]:
+        """Metrics, and their content type."""
+        return self.metrics.exposition(accept)
+
+    async def count(self) -> None:
+        """Nothing is counted elsewhere."""
+
     async def verify(self, serving: Serving) -> str | None:
         """Does a client that comes in by a door of ours see what is served now? None where it does.
 
         Through each door that has TLS: the first that shows something else is enough.
         """
-        for door in (self._door, self._calls.door, self._cluster.door):
-            if door is not None and (reason := await _reason_against(serving, door)) is not None:
+        for door in self._proving:
+            reason = await reason_shown(serving, door.address, self._expect)
+            if reason is not None:
                 return reason
         return None
+
+    async def _expect(self, address: tuple[str, int] | None) -> None:
+        self.expect_probe(address)
+
+    def expect_probe(self, address: tuple[str, int] | None) -> None:
+        """A connection from `address` will be our own; with None no more of them are."""
+        for door in self._proving:
+            if address is None:
+                door.forget_probes()
+            else:
+                door.expect_probe(address)
+
+    @property
+    def _proving(self) -> list[Door]:
+        doors = (self._door, self._calls.door, self._cluster.door)
+        return [door for door in doors if door is not None and door.tls]
 
     # Stop.
 
@@ -214,9 +274,14 @@ class Front:
         self._calls.end()
 
 
-async def _reason_against(serving: Serving, door: Door) -> str | None:
+Expect = Callable[[tuple[str, int] | None], Awaitable[None]]
+"""Told the address from which a probe will come, and None when it is over."""
+
+
+async def reason_shown(serving: Serving, address: tuple[str, int], expect: Expect) -> str | None:
+    """Why what is shown at an address of ours is not what is served; None where it is."""
     generation = serving.generation
-    if not door.tls or generation.default is None:
+    if generation.default is None:
         return None
     name = next((n.replace("*", "probe") for n in generation.default.leaf.dns_names), None)
     strict = generation.settings.tls.strict_sni
@@ -224,6 +289,18 @@ async def _reason_against(serving: Serving, door: Door) -> str | None:
         return None
     shown = {material.leaf.sha256 for material in choose(generation.certificates, name, strict=strict)}
     try:
-        return await reason_against(shown, *door.address, name, announce=door.expect_probe)
+        return await reason_against(shown, *address, name, announce=expect)
     finally:
-        door.forget_probes()
+        await expect(None)
+
+
+def build(generation: Generation) -> Serving:
+    """What is served of a generation. Runs in a thread. Raises ContextError where it can't be."""
+    upstream = generation.settings.upstream.http
+    if upstream is not None and upstream.scheme == "app":
+        try:
+            find_factory(upstream.path)
+        except ApplicationError as error:
+            fix = "Correct upstream.http, or install what it names"
+            raise ContextError(str(error), fix, Part.SETTINGS) from error
+    return serving_of(generation)

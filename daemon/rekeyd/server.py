@@ -15,16 +15,16 @@ import structlog
 from rekeyd import __version__
 from rekeyd.condition import Condition
 from rekeyd.errors import RekeydError
-from rekeyd.front import Front
+from rekeyd.front import Front, build
 from rekeyd.listeners.admin import AdminListener
 from rekeyd.listeners.metrics import MetricsListener
 from rekeyd.reload import diagnosis
-from rekeyd.reload.contexts import ContextError, serving_of
 from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.expiry import ExpiryWatch
 from rekeyd.reload.outcome import Outcome, Result
 from rekeyd.reload.reloader import Reloader
+from rekeyd.reload.sealed import SealError, seal
 from rekeyd.reload.starting import first_generation
 from rekeyd.reload.triggers import Watch, run_timer
 from rekeyd.settings import Settings
@@ -34,9 +34,9 @@ from rekeyd.system.unix_socket import can_be_made
 from rekeyd.telemetry.keeping import Keeper, keep
 from rekeyd.telemetry.logs import Logs
 from rekeyd.telemetry.report import Listener
-from rekeyd.trust.generation import Generation, Part
+from rekeyd.trust.generation import Generation
 from rekeyd.upstream.connection import UpstreamError
-from rekeyd.upstream.connectors import ApplicationError, find_factory
+from rekeyd.workers.crew import Crew, Origin
 
 log = structlog.get_logger()
 
@@ -56,12 +56,12 @@ class Server:
         self._current = current
         self._logs = logs
         self._sockets = sockets
-        self._front = Front(settings, current=current, logs=logs, sockets=self._sockets)
+        self._front = self._make_front()
         self._reloader = Reloader(
             current,
             disk.load,
-            _build,
-            verify=self._verify,
+            build,
+            servers=self,
             on_outcome=[self._front.metrics.reloaded, self._follow],
             start_wait=settings.tls.start_wait,
         )
@@ -76,6 +76,25 @@ class Server:
         self._asked: set[asyncio.Task[None]] = set()
         self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The port, once connections are taken."""
+
+    def _make_front(self) -> Front | Crew:
+        """What serves: this process, or several others."""
+        if self._settings.service.workers == 1:
+            return Front(self._settings, current=self._current, logs=self._logs, sockets=self._sockets)
+        return Crew(
+            self._settings,
+            current=self._current,
+            logs=self._logs,
+            sockets=self._sockets,
+            origin=Origin(str(self._disk.file), self._disk.pinned.decode()),
+            seal=self._sealed,
+        )
+
+    def _sealed(self, generation: Generation) -> int:
+        snapshot = self._disk.take_snapshot()
+        if snapshot is None:
+            raise SealError("nothing was read for it")
+        return seal(snapshot, self._disk.environ, number=generation.number)
 
     async def run(self) -> int:
         """Serve until a signal ends it; the exit status."""
@@ -143,7 +162,7 @@ class Server:
         if port is not None:
             # On loopback: the port asks for no key.
             self._scrapes = MetricsListener(
-                self._sockets.listen("metrics", "127.0.0.1", port), self._front.metrics.exposition
+                self._sockets.listen("metrics", "127.0.0.1", port), self._front.exposition
             )
             await self._scrapes.start()
 
@@ -162,7 +181,7 @@ class Server:
             admin.socket,
             reload=self._reloader.reload,
             status=self._status,
-            exposition=self._front.metrics.exposition,
+            exposition=self._front.exposition,
             hub=self._logs.hub,
         )
         await listener.start()
@@ -205,6 +224,7 @@ class Server:
         loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop, number.name)
+        loop.add_signal_handler(signal.SIGUSR2, self._front.renew)
 
     def _ask_reload(self) -> None:
         task = asyncio.create_task(self._reload_for_signal())
@@ -235,7 +255,16 @@ class Server:
         if not self._stop.is_set():
             systemd.notify(STATUS=self._condition.summary())
 
-    async def _verify(self, serving: Serving) -> str | None:
+    async def prepare(self, serving: Serving) -> str | None:
+        """Before a generation is published: why it can't be served, or None."""
+        return await self._front.prepare(serving)
+
+    async def spread(self, serving: Serving) -> None:
+        """A generation is published: everybody is to serve it."""
+        await self._front.spread(serving)
+
+    async def verify(self, serving: Serving) -> str | None:
+        """Why what is served is not this, or None."""
         return None if self._stop.is_set() else await self._front.verify(serving)
 
     # Stop.
@@ -265,15 +294,3 @@ class Server:
         if self._keeper is not None:
             await self._keeper.close()
         log.info("daemon.stopped")
-
-
-def _build(generation: Generation) -> Serving:
-    """What is served of a generation. Runs in a thread. Raises ContextError where it can't be."""
-    upstream = generation.settings.upstream.http
-    if upstream is not None and upstream.scheme == "app":
-        try:
-            find_factory(upstream.path)
-        except ApplicationError as error:
-            fix = "Correct upstream.http, or install what it names"
-            raise ContextError(str(error), fix, Part.SETTINGS) from error
-    return serving_of(generation)

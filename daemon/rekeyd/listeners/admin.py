@@ -49,8 +49,8 @@ class Reload(Protocol):
 
 
 Status = Callable[[], Awaitable[Mapping[str, Any]]]
-Exposition = Callable[[str], tuple[bytes, str]]
-"""`Metrics.exposition`: the field `Accept` to a body and its content type."""
+Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""The field `Accept` to a body and its content type."""
 
 
 class NoDaemon(RekeydError):  # noqa: N818 - it says what is the matter
@@ -142,7 +142,7 @@ def _application(
         return await asyncio.to_thread(_answer, await status())
 
     async def get_metrics(request: web.Request) -> web.Response:
-        body, content_type = exposition(request.headers.get("Accept", ""))
+        body, content_type = await exposition(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
     application = web.Application(middlewares=[_in_json])

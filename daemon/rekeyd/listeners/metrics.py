@@ -9,7 +9,7 @@ Must not know: the other listeners, and what is counted.
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -20,8 +20,8 @@ CONNECTIONS = 64
 _PATH = "/metrics"
 _SHUTDOWN = 1.0
 
-Exposition = Callable[[str], tuple[bytes, str]]
-"""`Metrics.exposition`: the field `Accept` to a body and its content type."""
+Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""The field `Accept` to a body and its content type."""
 
 
 class MetricsListener:
@@ -57,7 +57,7 @@ class MetricsListener:
             return _plain(404, "Not found: only /metrics is here\n")
         if request.method != hdrs.METH_GET:
             return _plain(405, "Only GET\n", Allow=hdrs.METH_GET)
-        body, content_type = self._exposition(request.headers.get(hdrs.ACCEPT, ""))
+        body, content_type = await self._exposition(request.headers.get(hdrs.ACCEPT, ""))
         return _closing(web.Response(body=body, headers={"Content-Type": content_type, "Server": "rekeyd"}))
 
 

@@ -120,6 +120,17 @@ def failed_probe(reason: str) -> Finding:
     )
 
 
+def unprepared(problem: str) -> Finding:
+    """What a process that is to serve it has against it."""
+    return Finding(
+        "worker",
+        Severity.REFUSE,
+        Part.SETTINGS,
+        f"a worker can't serve it: {problem}",
+        "It is tried again by itself. Where it lasts, see what the log says of that worker",
+    )
+
+
 def _unservable(error: ContextError) -> Finding:
     rule = "probe" if isinstance(error, ProbeError) else "context"
     return Finding(rule, Severity.REFUSE, error.part, error.message, error.fix)

@@ -57,8 +57,15 @@ class Disk:
         self._last_parsed: tuple[bytes, Parsed] | None = None
         self._interpreter = Interpreter()
         self._loaded: Snapshot | None = None
+        self.pinned = b""
+        """The settings file as it was when it was pinned."""
         self.paths: tuple[Path, ...] = (self._file,)
         """What the last attempt looked at, even if it failed: the files and folders to watch."""
+
+    @property
+    def file(self) -> Path:
+        """The settings file."""
+        return self._file
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -73,6 +80,7 @@ class Disk:
     def pin(self, running: Settings) -> None:
         """From now on what a reload can't change stays as it is in `running` (see `settings.under`)."""
         self._running = running
+        self.pinned = self._last_parsed[0] if self._last_parsed else b""
         self._last_parsed = None
 
     def load(self) -> Candidate:

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import socket
 import ssl
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 import structlog
 
@@ -38,7 +38,7 @@ async def reason_against(
     server_name: str | None = None,
     *,
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - running out of it is an answer of its own here
-    announce: Callable[[tuple[str, int]], None] | None = None,
+    announce: Callable[[tuple[str, int]], Awaitable[None]] | None = None,
 ) -> str | None:
     """Why the listener does not show one of `expected` (SHA-256 of the DER, hex).
 
@@ -62,7 +62,7 @@ async def fingerprint_shown(
     server_name: str | None = None,
     *,
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - running out of it is an answer of its own here
-    announce: Callable[[tuple[str, int]], None] | None = None,
+    announce: Callable[[tuple[str, int]], Awaitable[None]] | None = None,
 ) -> str:
     """SHA-256 of the leaf that is shown on `host` and `port` to a client that asks for `server_name`.
 
@@ -84,7 +84,10 @@ async def fingerprint_shown(
 
 
 async def _shake_hands(
-    host: str, port: int, server_name: str | None, announce: Callable[[tuple[str, int]], None] | None
+    host: str,
+    port: int,
+    server_name: str | None,
+    announce: Callable[[tuple[str, int]], Awaitable[None]] | None,
 ) -> str:
     loop = asyncio.get_running_loop()
     channel = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
@@ -92,7 +95,7 @@ async def _shake_hands(
         channel.setblocking(False)
         channel.bind((host, 0))
         if announce is not None:
-            announce(channel.getsockname()[:2])
+            await announce(channel.getsockname()[:2])
         await loop.sock_connect(channel, (host, port))
         _, writer = await asyncio.open_connection(
             sock=channel, ssl=_credulous(), server_hostname=server_name or ""

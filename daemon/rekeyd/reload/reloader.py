@@ -2,8 +2,8 @@
 
 The rules: a request that comes while a run is going on is answered by the *next* run, never by the one that
 may have read the disk before the request was made; requests that wait for the same run share it. An attempt
-is made in a thread, publishing happens on the event loop. What was published must prove itself at once
-(`verify`), else what was served before comes back. Nothing that goes wrong in a run ends the daemon: the
+is made in a thread, publishing happens on the event loop. What was published must prove itself at once,
+else what was served before comes back. Nothing that goes wrong in a run ends the daemon: the
 generation that is served goes on, and the outcome says why. What `patience.py` says is borne is `settling`;
 it is looked at again until it is good or refused. All `reload.*` log lines are written here.
 
@@ -13,17 +13,27 @@ Must not know: what asks for reloads (`triggers.py`), or what is on the disk (`d
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import structlog
 
 from rekeyd.reload import patience
-from rekeyd.reload.attempt import PROBE_LISTENER, Attempt, Failed, Means, attempt, failed_probe, where
+from rekeyd.reload.attempt import (
+    PROBE_LISTENER,
+    Attempt,
+    Failed,
+    Means,
+    attempt,
+    failed_probe,
+    unprepared,
+    where,
+)
 from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.outcome import Outcome, Result
 from rekeyd.reload.patience import Advice, Sight, Terms, Trouble
-from rekeyd.trust.generation import Candidate, Generation, Severity
+from rekeyd.trust.generation import Candidate, Finding, Generation, Severity
 
 WATCH, TTL, NOT_BEFORE, RETRY, START = "watch", "ttl", "not_before", "retry", "start"
 
@@ -31,7 +41,19 @@ _BY_ITSELF = frozenset({WATCH, TTL, NOT_BEFORE, RETRY})
 _LONGEST_WAIT = 3600.0  # seconds; the clock on the wall may be set meanwhile
 _SHORTEST_WAIT = 0.05
 
-Verify = Callable[[Serving], Awaitable[str | None]]
+
+class Servers(Protocol):
+    """What serves a generation, in this process or in others."""
+
+    async def prepare(self, serving: Serving) -> str | None:
+        """Have everything that it takes; why it can't be served, or None."""
+
+    async def spread(self, serving: Serving) -> None:
+        """It is published: return when it is served everywhere."""
+
+    async def verify(self, serving: Serving) -> str | None:
+        """Why what is served is not this, or None."""
+
 
 log = structlog.get_logger()
 
@@ -43,8 +65,8 @@ def _utc_now() -> dt.datetime:
 class Reloader:
     """Keeps `current` in step with what `load` finds.
 
-    `load` and `build` are called in a thread, never two at once (see `Means`). `verify` is awaited after each
-    generation but the first is published: None, or why it is not what it should be. Each of `on_outcome` is
+    `load` and `build` are called in a thread, never two at once (see `Means`). `servers` are asked before a
+    generation is published, told after it, and have to prove each but the first. Each of `on_outcome` is
     called on the event loop with every outcome, those that are settling included, after the generation is
     published. `start_wait` is how long what settles is borne before there is any generation, in seconds;
     after that `tls.settle` is.
@@ -57,13 +79,13 @@ class Reloader:
         build: Callable[[Generation], Serving],
         *,
         now: Callable[[], dt.datetime] = _utc_now,
-        verify: Verify | None = None,
+        servers: Servers | None = None,
         on_outcome: Sequence[Callable[[Outcome], None]] = (),
         start_wait: float = 0,
     ) -> None:
         self._current = current
         self._means = Means(load, build, now)
-        self._verify = verify
+        self._servers = servers
         self._on_outcome = list(on_outcome)
         self._start_wait = start_wait
         self._one_at_a_time = asyncio.Lock()
@@ -135,20 +157,37 @@ class Reloader:
     async def _publish(self, made: Attempt, serving: Serving) -> Attempt:
         """Serve it; and where it does not prove itself, what was served before again."""
         before = self._current.serving
-        self._current.publish(serving)
+        if (objection := await self._objection_to(serving)) is not None:
+            return made.against(objection)
+        await self._switch_to(serving, self._current.publish)
         self._failed = None
         reason = None if before is None else await self._reason_against(serving)
         if before is None or reason is None:
             return made
-        self._current.restore(before)
+        await self._switch_to(before, self._current.restore)
         self._failed = Failed(made.digest, failed_probe(reason))
         return made.against(self._failed.finding)
 
-    async def _reason_against(self, serving: Serving) -> str | None:
-        if self._verify is None:
+    async def _objection_to(self, serving: Serving) -> Finding | None:
+        if self._servers is None:
             return None
         try:
-            return await self._verify(serving)
+            problem = await self._servers.prepare(serving)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, it can't be served everywhere
+            self._log_broken("reload.unprepared", error)
+            problem = f"an unexpected {type(error).__name__}"
+        return None if problem is None else unprepared(problem)
+
+    async def _switch_to(self, serving: Serving, publish: Callable[[Serving], None]) -> None:
+        publish(serving)
+        if self._servers is not None:
+            await self._servers.spread(serving)
+
+    async def _reason_against(self, serving: Serving) -> str | None:
+        if self._servers is None:
+            return None
+        try:
+            return await self._servers.verify(serving)
         except Exception as error:  # noqa: BLE001 - a proof that breaks proves nothing against what it looked at
             self._log_broken("reload.unverified", error)
             return None

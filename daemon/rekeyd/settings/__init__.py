@@ -13,10 +13,8 @@ from rekeyd.settings.pair_files import PairFiles
 from rekeyd.settings.parsing import Parsed, UnfitSettingsError, parse, under
 from rekeyd.settings.peer_rules import peer_host
 from rekeyd.settings.rules import (
-    NOT_YET,
     has_credential,
     is_loopback,
-    not_yet,
     speaks_tls,
 )
 from rekeyd.settings.schema import Setting, Settings, as_running, describe, restart_needed
@@ -37,7 +35,6 @@ from rekeyd.settings.sources import variables_read
 from rekeyd.settings.upstream_address import UpstreamAddress, parse_grpc_upstream, parse_upstream
 
 __all__ = [
-    "NOT_YET",
     "Access",
     "Admin",
     "ClientPattern",
@@ -65,7 +62,6 @@ __all__ = [
     "describe",
     "has_credential",
     "is_loopback",
-    "not_yet",
     "parse",
     "parse_client_pattern",
     "parse_grpc_upstream",

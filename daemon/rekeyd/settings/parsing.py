@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from rekeyd.errors import Problem, SettingsError
 from rekeyd.settings.kinds import UnusableError
 from rekeyd.settings.peer_rules import PEER_RULES, PEER_WARNINGS
-from rekeyd.settings.rules import RULES, WARNINGS, Rule, not_yet
+from rekeyd.settings.rules import RULES, WARNINGS, Rule
 from rekeyd.settings.schema import Settings, as_running, describe, restart_needed
 from rekeyd.settings.sources import Origin, Sources, nested
 from rekeyd.settings.yaml_source import read_yaml
@@ -85,7 +85,7 @@ def parse(source: bytes, *, file: Path, environ: Mapping[str, str], cwd: Path | 
     settings, unfit = _validate(sources)
     parsed = Parsed(settings, tuple(sorted(sources.ignored)), file=str(file), origins=sources.origins)
     doubtful = sources.doubtful | unfit.keys()
-    broken = [*_check((*RULES, *PEER_RULES), parsed, doubtful), *_placed(not_yet(settings), parsed)]
+    broken = _check((*RULES, *PEER_RULES), parsed, doubtful)
     if problems := [*sources.problems, *chain(*unfit.values()), *broken]:
         raise UnfitSettingsError(problems, parsed)
     return replace(parsed, warnings=tuple(_check((*WARNINGS, *PEER_WARNINGS), parsed, doubtful)))

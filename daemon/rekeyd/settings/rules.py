@@ -11,7 +11,6 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 from pydantic import SecretStr
 
@@ -186,31 +185,6 @@ RULES: tuple[Rule, ...] = (
     Rule((*_CREDENTIALS, "service.insecure"), _somebody_has_a_key),
     Rule(("access.jwks_file", "access.jwt_issuer", "access.jwt_audience"), _tokens_are_meant_for_us),
 )
-
-
-# --- not in this version
-
-
-@dataclass(frozen=True, slots=True)
-class _Awaited:
-    """A key of the contract whose feature is not there yet, and the one value that asks for nothing."""
-
-    key: str
-    harmless: Any
-    written: str
-
-
-_AWAITED = (_Awaited("service.workers", 1, "1"),)
-NOT_YET = frozenset(awaited.key for awaited in _AWAITED)
-
-
-def not_yet(settings: Settings) -> tuple[Problem, ...]:
-    """What asks for a listener or for security that this version doesn't have: never ignored, but refused."""
-    return tuple(
-        _problem(awaited.key, "is not available in this version", f"Remove it or set it to {awaited.written}")
-        for awaited in _AWAITED
-        if settings.value(awaited.key) != awaited.harmless
-    )
 
 
 # --- worth saying

@@ -82,6 +82,14 @@ class _Record:
         self.allowed = use.allowed
         self.denied = dict(use.denied) if use.denied else None
 
+    def add(self, use: KeyUse) -> None:
+        self.first = min(filter(None, (self.first, use.first_used)), default=None)
+        self.last = max(filter(None, (self.last, use.last_used)), default=None)
+        self.allowed += use.allowed
+        for reason, count in use.denied.items():
+            self.denied = self.denied or {}
+            self.denied[reason] = self.denied.get(reason, 0) + count
+
     def use(self) -> KeyUse:
         denied = self.denied
         return KeyUse(self.first, self.last, self.allowed, denied.copy() if denied else {})
@@ -146,6 +154,21 @@ class Evidence:
             self._records[key_id] = _Record(key_id, use)
         self._forget_the_oldest()
 
+    def take(self) -> Usage:
+        """What has been counted since it was last taken; another process adds it up (see `add`)."""
+        usage = Usage(self.since, {record.id: record.use() for record in self._records.values()})
+        self._records.clear()
+        return usage
+
+    def add(self, usage: Usage) -> None:
+        """Count what another process has taken; of its ids those that asked most recently come last."""
+        for key_id, use in usage.keys.items():
+            record = self._records.pop(key_id, None) or _Record(key_id)
+            self._records[key_id] = record
+            record.add(use)
+            self.changes += 1
+        self._forget_the_oldest()
+
     def snapshot(self) -> Callable[[], Iterator[bytes]]:
         """Evidence as it is kept, to be rendered piece by piece in another thread while counting goes on."""
         since, records = self.since, list(self._records.values())
@@ -175,6 +198,11 @@ def _count(record: _Record, reason: str | None) -> None:
 
 
 # As it is kept
+
+
+def usage_as_kept(usage: Usage) -> bytes:
+    """The bytes that `usage_in` reads."""
+    return b"".join(_rendered(usage.since, [_Record(key_id, use) for key_id, use in usage.keys.items()]))
 
 
 def _rendered(since: float, records: Iterable[_Record]) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple, Self
 
 from rekeyd.errors import RekeydError
@@ -48,6 +48,8 @@ class Hub:
     def __init__(self, *, subscribers: int = SUBSCRIBERS, capacity: int = CAPACITY) -> None:
         self.wanted = False
         """Whether anybody listens."""
+        self.on_wanted: Callable[[bool], None] = lambda _: None
+        """Told when that changes."""
         self._most = subscribers
         self._capacity = capacity
         self._subscriptions: set[Subscription] = set()
@@ -77,12 +79,21 @@ class Hub:
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         subscription = Subscription(self, self._capacity)
         self._subscriptions.add(subscription)
-        self.wanted = True
+        self._want()
         return subscription
 
     def leave(self, subscription: "Subscription") -> None:
         self._subscriptions.discard(subscription)
-        self.wanted = bool(self._subscriptions)
+        self._want()
+
+    def relay(self, heard: Heard) -> None:
+        """Pass on what another process has told. For the event loop."""
+        self._spread(heard, {"timestamp": None, "generation": None})
+
+    def _want(self) -> None:
+        was, self.wanted = self.wanted, bool(self._subscriptions)
+        if self.wanted != was:
+            self.on_wanted(self.wanted)
 
     def _spread(self, heard: Heard, head: Mapping[str, Any]) -> None:
         for subscription in self._subscriptions:

@@ -14,6 +14,7 @@ Must not know: where metrics are served.
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -33,6 +34,7 @@ from rekeyd.access.verdict import Reason
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.telemetry.handshakes import kind_of
 from rekeyd.telemetry.tallies import KEY_IDS, OTHER, Durations, KeyIds
+from rekeyd.telemetry.totals import Totals, joined
 from rekeyd.trust.generation import Generation
 
 TRIGGERS = frozenset({"start", "watch", "ttl", "retry", "not_before", "sighup", "admin"})
@@ -143,11 +145,19 @@ class Metrics(Collector):
 
     # What is told.
 
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
-        """All of it, and its content type: OpenMetrics where the `Accept` field names it, else plain text."""
+    def exposition(self, accept: str = "", totals: Totals | None = None) -> tuple[bytes, str]:
+        """All of it, and its content type: OpenMetrics where the `Accept` field names it, else plain text.
+
+        `totals` is what other processes have counted.
+        """
         # Only its name: what else a client writes there would be parsed, and repeated in the content type.
         encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accept else "")
-        return encode(self._registry), content_type
+        told = self._registry if totals is None else _Joined(self._registry, totals)
+        return encode(told), content_type
+
+    def families(self) -> Iterator[Metric]:
+        """All of it, for another process."""
+        yield from self._registry.collect()
 
     def collect(self) -> Iterator[Metric]:
         """Asked by the registry at each scrape."""
@@ -241,6 +251,15 @@ class Metrics(Collector):
         for status, each in zip(_STATUS_CLASSES, self._durations, strict=True):
             durations.add_metric([status], each.buckets(), each.sum)
         yield durations
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    own: CollectorRegistry
+    totals: Totals
+
+    def collect(self) -> Iterator[Metric]:
+        yield from joined(self.own.collect(), self.totals.collect())
 
 
 _Kind = tuple[str, str | None, Right | None, str | None]

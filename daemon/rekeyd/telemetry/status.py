@@ -64,6 +64,7 @@ def status_of(state: State, now: dt.datetime) -> dict[str, Any]:
         "upstream": _upstream(state),
         "connections": sum(report.connections.values()),
         "connections_by_generation": {str(number): n for number, n in sorted(report.connections.items())},
+        "workers": list(report.workers),
         "last_reload": None if state.last_reload is None else dict(state.last_reload),
         "cluster": report.cluster,
         "refused_since": _iso(state.refused_since),

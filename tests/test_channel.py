@@ -1,0 +1,168 @@
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rekeyd.workers.channel import INLINE, KEPT, Channel, ChannelEndedError, Message
+from support.waiting import eventually
+
+
+@dataclass
+class End:
+    """One end, and what it heard."""
+
+    channel: Channel = field(init=False)
+    messages: list[Message] = field(default_factory=list)
+    ended: int = 0
+
+    def open(self, end: socket.socket) -> "End":
+        self.channel = Channel(end, heard=self.messages.append, ended=self._end)
+        return self
+
+    def _end(self) -> None:
+        self.ended += 1
+
+    async def hear(self, count: int = 1) -> list[Message]:
+        await eventually(lambda: len(self.messages) >= count, what=f"{count} messages")
+        return self.messages
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    yield one, other
+    one.close()
+    other.close()
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+async def test_what_is_told_comes_in_order(pair: Pair) -> None:
+    one, other = (End().open(end) for end in pair)
+    for number in range(2000):
+        one.channel.tell("count", number)
+    heard = await other.hear(2000)
+    assert [message.body for message in heard] == list(range(2000))
+    assert {message.kind for message in heard} == {"count"}
+    one.channel.close()
+    await eventually(lambda: other.ended == 1, what="the end")
+    assert one.ended == 0, "who ends it knows"
+
+
+async def test_what_is_asked_is_answered(pair: Pair) -> None:
+    one, other = (End().open(end) for end in pair)
+    asked = [asyncio.create_task(one.channel.ask("double", n, within=5)) for n in (1, 2)]
+    for message in reversed(await other.hear(2)):
+        other.channel.answer(message, message.body * 2)
+    assert await asyncio.gather(*asked) == [2, 4]
+    for end in (one, other):
+        end.channel.close()
+
+
+@pytest.mark.parametrize("size", [INLINE - 100, INLINE + 1, 5_000_000])
+async def test_what_is_large_comes_whole(pair: Pair, size: int) -> None:
+    one, other = (End().open(end) for end in pair)
+    one.channel.tell("large", "x" * size)
+    ((message),) = await other.hear()
+    assert message.body == "x" * size
+    for end in (one, other):
+        end.channel.close()
+
+
+@pytest.mark.parametrize("body", [None, "x" * (INLINE + 1)])
+async def test_a_descriptor_comes_along(pair: Pair, body: str | None) -> None:
+    one, other = (End().open(end) for end in pair)
+    reading, writing = os.pipe()
+    asking = asyncio.create_task(one.channel.ask("take", body, within=5, descriptor=reading))
+    (message,) = await other.hear()
+    os.close(reading)
+    os.write(writing, b"through")
+    assert message.descriptor is not None
+    assert os.read(message.descriptor, 100) == b"through"
+    assert os.get_inheritable(message.descriptor) is False
+    other.channel.answer(message)
+    assert await asking is None
+    for descriptor in (writing, message.descriptor):
+        os.close(descriptor)
+    for end in (one, other):
+        end.channel.close()
+
+
+async def test_who_waits_for_an_answer_when_it_ends_is_told(pair: Pair) -> None:
+    one, other = (End().open(end) for end in pair)
+    asking = asyncio.create_task(one.channel.ask("anything", within=5))
+    await other.hear()
+    other.channel.close()
+    with pytest.raises(ChannelEndedError):
+        await asking
+    with pytest.raises(ChannelEndedError):
+        await one.channel.ask("too late", within=5)
+    assert one.ended == 1
+
+
+async def test_an_answer_that_does_not_come_is_not_waited_for_longer_than_said(pair: Pair) -> None:
+    one, other = (End().open(end) for end in pair)
+    with pytest.raises(TimeoutError):
+        await one.channel.ask("anything", within=0.01)
+    (message,) = await other.hear()
+    other.channel.answer(message, "too late")
+    one.channel.tell("still there")
+    await other.hear(2)
+    for end in (one, other):
+        end.channel.close()
+
+
+async def test_who_does_not_read_costs_a_bounded_number_of_messages(pair: Pair) -> None:
+    one = End().open(pair[0])
+    for _ in range(2 * KEPT):
+        one.channel.tell("anything")
+    assert one.ended == 1
+
+
+@pytest.mark.parametrize(
+    "nonsense", [b"*", b"{}", b"[1]", b"\xff", b'["kind","x",null]', b"[null,null,null]"]
+)
+async def test_nonsense_is_the_end(pair: Pair, nonsense: bytes) -> None:
+    one = End().open(pair[0])
+    pair[1].send(nonsense)
+    await eventually(lambda: one.ended == 1, what="the end")
+    assert one.messages == []
+
+
+async def test_what_is_not_sealed_is_the_end_and_no_descriptor_is_left(pair: Pair) -> None:
+    one = End().open(pair[0])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    flawed = os.memfd_create("flawed", os.MFD_ALLOW_SEALING)
+    socket.send_fds(pair[1], [b"*"], [flawed])
+    os.close(flawed)
+    await eventually(lambda: one.ended == 1, what="the end")
+    assert len(list(Path("/proc/self/fd").iterdir())) < before
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(JSON, max_size=5))
+def test_whatever_is_json_passes(bodies: list[object]) -> None:
+    async def pass_on() -> list[object]:
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        one, other = (End().open(end) for end in ends)
+        for body in bodies:
+            one.channel.tell("any", body)
+        heard = [message.body for message in await other.hear(len(bodies))]
+        for end in (one, other):
+            end.channel.close()
+        return heard
+
+    assert asyncio.run(pass_on()) == bodies
