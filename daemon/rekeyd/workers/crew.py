@@ -17,6 +17,7 @@ Must not know: files, what asks for reloads, or how a worker serves.
 import asyncio
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from rekeyd.front import Place, places_in, reason_shown
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import Settings
 from rekeyd.system.sockets import Sockets
-from rekeyd.telemetry.evidence import Evidence, usage_in
+from rekeyd.telemetry.evidence import Evidence, NotUsageError, usage_in
 from rekeyd.telemetry.hub import Heard
 from rekeyd.telemetry.logs import Logs
 from rekeyd.telemetry.metrics import Metrics
@@ -101,6 +102,7 @@ class Crew:
         )
         self._totals = Totals()
         self._places: list[Place] = []
+        self._listening: dict[str, socket.socket] = {}
         self._members: set[Member] = set()
         """All that serve. Also those that are leaving: what a generation forbids is forbidden there, too."""
         self._hired: set[Member] = set()
@@ -122,7 +124,7 @@ class Crew:
         """
         self._places = places_in(self._settings)
         for place in self._places:
-            self._sockets.listen(place.name, place.host, place.port)
+            self._listening[place.name] = self._sockets.listen(place.name, place.host, place.port)
         try:
             await asyncio.gather(*(self._hire(number) for number in range(1, self._size + 1)))
         except BaseException:
@@ -140,8 +142,8 @@ class Crew:
         member = Member(number, heard=self._heard, ended=self._ended)
         self._hired.add(member)
         try:
-            member.start(self._sockets.given)
-            sockets = {name: each.fileno() for name, each in self._sockets.given.items()}
+            member.start(self._listening)
+            sockets = {name: each.fileno() for name, each in self._listening.items()}
             begin = {"file": self._origin.file, "source": self._origin.source, "sockets": sockets}
             await member.ask("begin", begin, within=BUILD)
             await self._bring_up_to_date(member)
@@ -151,6 +153,8 @@ class Crew:
             member.leaving = True
             member.kill()
             raise
+        if self._logs.hub.wanted:
+            member.tell("hear", True)
         log.info("worker.started", worker=number, worker_pid=member.pid)
 
     async def _bring_up_to_date(self, member: Member) -> None:
@@ -176,7 +180,7 @@ class Crew:
         return grpc_upstream_of(self._settings)
 
     def _address_of(self, place: Place) -> tuple[str, int]:
-        host, port, *_ = self._sockets.given[place.name].getsockname()
+        host, port, *_ = self._listening[place.name].getsockname()
         return host, port
 
     # Generations.
@@ -274,8 +278,13 @@ class Crew:
         self._add(member, await member.ask("counts", within=PATIENCE))
 
     def _add(self, member: Member, counts: dict[str, Any]) -> None:
-        self._totals.tell(member.pid, counts["metrics"])
-        self.evidence.add(usage_in(counts["usage"].encode()))
+        try:
+            usage = usage_in(counts["usage"].encode())
+            self._totals.tell(member.pid, counts["metrics"])
+        except (KeyError, TypeError, ValueError, AttributeError, NotUsageError) as error:
+            member.kill()
+            raise WorkerError(f"worker {member.number} tells nonsense") from error
+        self.evidence.add(usage)
 
     async def _pulse(self) -> None:
         while True:
@@ -350,7 +359,7 @@ class Crew:
     def close(self) -> None:
         """Take no more connections. Those that are there go on."""
         self._stopping = True
-        for listening in self._sockets.given.values():
+        for listening in self._listening.values():
             listening.close()
         for member in self._members:
             member.tell("close")

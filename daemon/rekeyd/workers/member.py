@@ -21,8 +21,8 @@ from rekeyd.errors import RekeydError
 from rekeyd.workers.channel import Channel, ChannelEndedError, Message
 
 _OF_THE_SUPERVISOR = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS"})
-_END = 10.0
-"""Seconds for a process to be gone once it was told so."""
+_END, _SUDDEN_END = 10.0, 1.0
+"""Seconds for a process to be gone once its channel has ended: where it was told so, and where not."""
 
 
 class WorkerError(RekeydError):
@@ -105,7 +105,7 @@ class Member:
                 self._theirs.close()
             return "it was never started"
         try:
-            status = await asyncio.to_thread(process.wait, _END)
+            status = await asyncio.to_thread(process.wait, _END if self.leaving else _SUDDEN_END)
         except subprocess.TimeoutExpired:
             process.kill()
             status = await asyncio.to_thread(process.wait)
