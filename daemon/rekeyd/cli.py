@@ -294,6 +294,8 @@ def _token(chosen: argparse.Namespace) -> int:
 
 def _keys(chosen: argparse.Namespace) -> int:
     store = Store.named_in(chosen.config, os.environ, chosen.socket)
+    for problem in store.left_out:
+        _say(str(problem))
     told = keys_line.run(chosen, store, dt.datetime.now(dt.UTC), _secret_from_stdin)
     for line in told.out:
         print(line, flush=True)
