@@ -176,6 +176,19 @@ def test_a_credential_is_named_as_frozen(folder: Path) -> None:
     assert said_of("frozen_credential", paths) == []
 
 
+def test_so_is_one_that_is_named_by_its_path(folder: Path) -> None:
+    named = {"tls.ca_cert": Path("/run/credentials/rekeyd.service/ca"), "tls.crl": folder / "tls.crl"}
+    [(key, message)] = said_of("frozen_credential", named)
+    assert key == "tls.ca_cert"
+    assert "copies once, when the service starts" in message
+
+
+def test_a_pepper_and_a_passphrase_may_well_be_frozen(folder: Path) -> None:
+    keys = ("access.pepper_file", "tls.key_passphrase_file", "tls.certificates[2].key_passphrase_file")
+    environ = {"CREDENTIALS_DIRECTORY": str(folder)}
+    assert said_of("frozen_credential", dict.fromkeys(keys, folder / "tls.key"), environ=environ) == []
+
+
 # A key that can be read now
 
 

@@ -182,6 +182,8 @@ BROKEN = {
     "within an upstream": f"upstream: {{http: 'http://user:{API_KEY}@h:1'}}",
     "as a network": f"service: {{trusted_proxies: [{API_KEY}]}}",
     "as a policy": f"access: {{policy: {API_KEY}}}",
+    "as a credential": f"service: {{api_key: 'credential:{API_KEY}'}}",
+    "as a credential that is none": f"service: {{api_key: 'credential:{API_KEY}/'}}",
     "in YAML that ends early": f"service: {{api_key: [{API_KEY}",
     "in YAML with a tab": f"service:\n\tapi_key: {API_KEY}\n",
     "in YAML with a tag": f"service: {{api_key: !x {API_KEY}}}",

@@ -76,6 +76,24 @@ def test_all_that_was_read_comes_back_the_same(site: Site) -> None:
     assert back.snapshot.contents["tls.key"].mode == 0o440
 
 
+def test_a_secret_that_is_a_credential_comes_back_with_what_was_read(site: Site, tmp_path: Path) -> None:
+    handed = tmp_path / "handed"
+    handed.mkdir()
+    (handed / "key").write_text(f"{API_KEY}\n")
+    site.configure(service={"api_key": "credential:key"})
+    disk = Disk(site.file, {"CREDENTIALS_DIRECTORY": str(handed)})
+    disk.load()
+    snapshot = disk.take_snapshot()
+    assert snapshot is not None
+    with sealed_away(snapshot, disk.environ) as descriptor:
+        (handed / "key").unlink()
+        back = unseal(descriptor, running=None)
+    assert back.snapshot == snapshot
+    told = back.snapshot.parsed.settings.service.api_key
+    assert told is not None
+    assert told.get_secret_value() == API_KEY
+
+
 def test_of_two_the_one_that_was_sealed_later_is_known(site: Site) -> None:
     snapshot = site.disk.snapshot()
     with sealed_away(snapshot) as first, sealed_away(snapshot) as second:

@@ -31,6 +31,7 @@ from rekeyd.commands.token import (
     make_token,
     settings_in,
 )
+from rekeyd.confinement import confine
 from rekeyd.demo import Stage, state_directory
 from rekeyd.errors import SettingsError
 from rekeyd.formats.moments import parse_duration
@@ -189,6 +190,7 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
     sockets = sockets_of(descriptors_handed_over(os.environ, os.getpid()))
     disk = Disk(file, {} if stage else os.environ)
     settings = settings_to_start_with(disk)
+    confined = confine(settings, os.environ, *([stage.directory] if stage else []))
     audit = open_audit(disk.parsed) if disk.parsed is not None else None
     current = Current()
     logs = configure(
@@ -198,6 +200,7 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
         sink=Sink(sys.stdout.fileno(), capacity=settings.logging.buffer_mb * MIB),
         audit=audit,
     )
+    confined.tell()
 
     async def run() -> int:
         server = Server(disk, settings, current, logs, sockets)
@@ -304,6 +307,8 @@ def _token(chosen: argparse.Namespace) -> int:
 
 def _keys(chosen: argparse.Namespace) -> int:
     store = Store.named_in(chosen.config, os.environ, chosen.socket)
+    for problem in store.left_out:
+        _say(str(problem))
     told = keys_line.run(chosen, store, dt.datetime.now(dt.UTC), _secret_from_stdin)
     for line in told.out:
         print(line, flush=True)

@@ -1,6 +1,7 @@
 """Commands that are run to their end."""
 
 import asyncio
+import ctypes
 import os
 from collections.abc import Mapping
 
@@ -17,3 +18,9 @@ async def ran(*command: str, environ: Mapping[str, str] | None = None) -> bytes:
     out, err = await asyncio.wait_for(process.communicate(), 50)
     assert process.returncode == 0, err.decode(errors="replace")
     return out
+
+
+def kernel_has_landlock() -> bool:
+    """With all that is asked of it here (ABI 3: truncating)."""
+    version = ctypes.CDLL(None).syscall(444, None, ctypes.c_long(0), ctypes.c_long(1))
+    return bool(version >= 3)

@@ -15,6 +15,7 @@ from rekeyd.access.key_file import is_json
 from rekeyd.commands.key_edits import NEW_JSON, NEW_YAML, Edit, edited
 from rekeyd.errors import Problem, SettingsError
 from rekeyd.listeners.admin import NoDaemon, ask
+from rekeyd.reload.credentials import read_credentials, unreadable
 from rekeyd.reload.files import LARGEST_KEY_FILE, File, UnreadableError, read_file
 from rekeyd.reload.keyring import Keys, keys_of
 from rekeyd.reload.named import KEY_FILE, PEPPER
@@ -36,6 +37,8 @@ class Store:
     socket: Path | None
     state: Path | None = None
     """Where a daemon keeps what outlives it."""
+    left_out: tuple[Problem, ...] = ()
+    """Why static keys are not among the keys: they are credentials of systemd's that can't be read here."""
 
     @classmethod
     def named_in(cls, config: Path, environ: Mapping[str, str], socket: Path | None) -> "Store":
@@ -44,13 +47,14 @@ class Store:
             source = read_file(config.absolute()).data
         except UnreadableError as error:
             raise SettingsError([Problem(str(config), "", error.message, error.fix)]) from None
-        parsed = parse(source, file=config.absolute(), environ=environ)
+        parsed, problems = read_credentials(parse(source, file=config.absolute(), environ=environ))
         path = parsed.settings.access.keys_file
         if path is None:
             fix = "Name a file, such as `keys.yaml`, in the section `access`; it is made where it is missing"
             raise SettingsError([parsed.problem(KEY_FILE, _UNSET, fix)])
         settings = parsed.settings
-        return cls(parsed, path, socket or settings.admin.socket, folder_named_by(settings.state, environ))
+        state = folder_named_by(settings.state, environ)
+        return cls(parsed, path, socket or settings.admin.socket, state, problems)
 
     def read(self) -> Keys:
         """All keys, the static ones among them. Raises `SettingsError`."""
@@ -78,7 +82,10 @@ class Store:
                 return File(missing)
             return read_file(self.path, LARGEST_KEY_FILE)
         except UnreadableError as error:
-            raise SettingsError([self.parsed.problem(KEY_FILE, error.message, error.fix)]) from None
+            raise SettingsError([self._unreadable(KEY_FILE, self.path, error)]) from None
+
+    def _unreadable(self, key: str, path: Path, why: UnreadableError) -> Problem:
+        return unreadable(self.parsed, key, path, why) or self.parsed.problem(key, why.message, why.fix)
 
     def _keys(self, file: File) -> Keys:
         keys = keys_of(self.parsed.settings, file, self._pepper())
@@ -94,10 +101,12 @@ class Store:
 
     def _pepper(self) -> File | None:
         path = self.parsed.settings.access.pepper_file
+        if path is None:
+            return None
         try:
-            return None if path is None else read_file(path)
+            return read_file(path)
         except UnreadableError as error:
-            raise SettingsError([self.parsed.problem(PEPPER, error.message, error.fix)]) from None
+            raise SettingsError([self._unreadable(PEPPER, path, error)]) from None
 
     def reload(self) -> tuple[bool, list[str]]:
         """Ask a daemon that runs to take it up: whether nothing was refused, and what came of it."""

@@ -17,6 +17,7 @@ from rekeyd.access.token_keys import Signer, sign, signer_of_secret
 from rekeyd.access.tokens import TokenRules
 from rekeyd.access.verdict import Denied
 from rekeyd.errors import Problem, RekeydError, SettingsError
+from rekeyd.reload.credentials import read_credentials
 from rekeyd.settings import Settings, parse
 
 SigningKey = Literal["api_key", "alt_api_key"]
@@ -42,14 +43,20 @@ class Wish:
 
 
 def settings_in(file: Path, environ: Mapping[str, str]) -> Settings:
-    """The settings, whatever becomes of the files that they name. Raises `SettingsError`."""
+    """The settings, whatever becomes of the files that they name, save those of the keys that sign.
+
+    Raises `SettingsError`.
+    """
     try:
         source = file.read_bytes()
     except OSError as error:
         raise SettingsError(
             [Problem(str(file), "", f"can't be read ({error.strerror})", "Give -c")]
         ) from None
-    return parse(source, file=file.absolute(), environ=environ).settings
+    parsed, problems = read_credentials(parse(source, file=file.absolute(), environ=environ))
+    if unknown := [problem for problem in problems if problem.key.removeprefix("service.") in SIGNING_KEYS]:
+        raise SettingsError(unknown)
+    return parsed.settings
 
 
 def make_token(settings: Settings, wish: Wish, *, now: float, token_id: str) -> str:

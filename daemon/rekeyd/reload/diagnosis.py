@@ -22,11 +22,18 @@ from rekeyd.reload.mounts import Mount, mount_of, mounts_in
 from rekeyd.reload.named import files_in, files_named_by, folder_named_by
 from rekeyd.reload.outcome import part_of
 from rekeyd.reload.trail import follow, survey
-from rekeyd.settings import Settings
+from rekeyd.settings import Settings, credentials_folder
 from rekeyd.trust.generation import Finding, Severity
 
+THAW = (
+    "Name the real file, and give the service a group that may read it (`SupplementaryGroups=`); or, from "
+    "systemd 260 on, put `RefreshOnReload=credentials` into the unit and have whoever renews it run "
+    "`systemctl reload`"
+)
 MOUNTINFO = Path("/proc/self/mountinfo")
 DEFAULT_ACL = "system.posix_acl_default"
+RUN_CREDENTIALS = Path("/run/credentials")
+_STAYS = re.compile(r"(^access\.pepper_file|key_passphrase_file)$")  # is not renewed; meant to come that way
 _SECRET = re.compile(r"(key|privkey\.pem|key_passphrase_file)]?$")
 _NUMBERED = re.compile(r"^(.*?)(\d+)(\.[^.]+)$")
 
@@ -113,16 +120,14 @@ def _pinned(scene: Scene) -> Iterator[Complaint]:
 
 
 def _frozen_credential(scene: Scene) -> Iterator[Complaint]:
-    """systemd#21099: credentials are copied when the service starts."""
-    folder = scene.environ.get("CREDENTIALS_DIRECTORY")
-    if not folder:
-        return
+    """systemd#21099: credentials are copied when the service starts; since 260 they may be copied anew."""
+    folders = (RUN_CREDENTIALS, credentials_folder(scene.environ))
     for key, path in scene.paths.items():
-        if path.is_relative_to(folder):
+        if any(path.is_relative_to(folder) for folder in folders) and not _STAYS.search(key):
             yield (
                 key,
                 f"{path} is a credential, which systemd up to 259 copies once, when the service starts",
-                "Name the real file and let the service's user read it, or restart the service after renewal",
+                THAW,
             )
 
 

@@ -18,12 +18,13 @@ from typing import Any
 import yaml
 
 from rekeyd.errors import Problem, SettingsError
+from rekeyd.reload import credentials
 from rekeyd.reload.files import File, UnreadableError, read_file
 from rekeyd.reload.folder import Contents, contents_of
 from rekeyd.reload.interpretation import Interpreter
 from rekeyd.reload.named import folder_named_by, largest, pairs_named_by, paths_named_by
 from rekeyd.reload.snapshot import Snapshot
-from rekeyd.settings import Parsed, Settings, parse, under
+from rekeyd.settings import PREFIX, Parsed, Settings, parse, under, with_credentials
 from rekeyd.trust.generation import Candidate
 
 ATTEMPTS = 10
@@ -55,6 +56,7 @@ class Disk:
         self._environ = dict(environ)
         self._running: Settings | None = None
         self._last_parsed: tuple[bytes, Parsed] | None = None
+        self._resolved: Parsed | None = None
         self._interpreter = Interpreter()
         self._loaded: Snapshot | None = None
         self.pinned = b""
@@ -75,13 +77,13 @@ class Disk:
     @property
     def parsed(self) -> Parsed | None:
         """The last settings that could be used, with what was said about them."""
-        return self._last_parsed[1] if self._last_parsed else None
+        return self._resolved or (self._last_parsed[1] if self._last_parsed else None)
 
     def pin(self, running: Settings) -> None:
         """From now on what a reload can't change stays as it is in `running` (see `settings.under`)."""
         self._running = running
         self.pinned = self._last_parsed[0] if self._last_parsed else b""
-        self._last_parsed = None
+        self._last_parsed = self._resolved = None
 
     def load(self) -> Candidate:
         """What the files say now. Raises `SettingsError`. It blocks for milliseconds: call it in a thread."""
@@ -133,10 +135,7 @@ class Disk:
         paths = paths_named_by(parsed.settings, folder)
         self.paths = (self._file, *paths.values(), *_folders(parsed.settings, folder))
         contents, unreadable = _read_named(paths)
-        problems = (
-            replace(parsed.problem(key, why.message, why.fix), rule=UNREADABLE)
-            for key, why in (unreadable | unlisted).items()
-        )
+        problems = (_told(parsed, key, paths.get(key), why) for key, why in (unreadable | unlisted).items())
         return _Reading(parsed, source, paths, contents, folder, tuple(problems))
 
     def _read_despite(self, error: SettingsError, source: bytes) -> _Reading:
@@ -151,6 +150,7 @@ class Disk:
         """The same bytes are parsed once: a certificate that rotates leaves the settings as they were."""
         if self._last_parsed is None or self._last_parsed[0] != source:
             parsed = parse(source, file=self._file, environ=self._environ)
+            self._resolved = None
             self._last_parsed = (source, under(parsed, self._running) if self._running else parsed)
         return self._last_parsed[1]
 
@@ -170,21 +170,26 @@ class Disk:
             return {}
         named = {key: _at(tree, key) for key in wanted}
         return {
-            key: self._file.parent / path for key, path in named.items() if path and isinstance(path, str)
+            key: self._file.parent / path
+            for key, path in named.items()
+            if path and isinstance(path, str) and not path.startswith(PREFIX)
         }
 
     def _whole(self, reading: _Reading) -> Snapshot:
         if reading.parsed is None:
             raise SettingsError(reading.problems)
+        read = {key: file.data for key, file in reading.contents.items()}
+        parsed, unusable = with_credentials(reading.parsed, read)
+        self._resolved = parsed
         snapshot = Snapshot(
-            reading.parsed,
+            parsed,
             reading.paths,
             {"": File(reading.source), **reading.contents},
-            pairs_named_by(reading.parsed.settings, reading.folder),
+            pairs_named_by(parsed.settings, reading.folder),
             reading.folder,
         )
-        if reading.problems:
-            raise SettingsError([*reading.problems, *self._interpreter.problems(snapshot)])
+        if reading.problems or unusable:
+            raise SettingsError([*reading.problems, *unusable, *self._interpreter.problems(snapshot)])
         return snapshot
 
 
@@ -209,6 +214,11 @@ def _read_named(paths: Mapping[str, Path]) -> tuple[dict[str, File], dict[str, U
         except UnreadableError as error:
             unreadable[key] = error
     return contents, unreadable
+
+
+def _told(parsed: Parsed, key: str, path: Path | None, why: UnreadableError) -> Problem:
+    problem = credentials.unreadable(parsed, key, path, why) if path else None
+    return problem or replace(parsed.problem(key, why.message, why.fix), rule=UNREADABLE)
 
 
 def _unreadable(file: str, key: str, why: UnreadableError) -> Problem:

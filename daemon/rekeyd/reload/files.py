@@ -18,6 +18,9 @@ LARGEST = 10 * 1024 * 1024
 LARGEST_KEY_FILE = 64 * 1024 * 1024
 """Bytes. Two hundred thousand keys with limits and notes."""
 
+LARGEST_CREDENTIAL = 1024 * 1024
+"""Bytes. What systemd allows for all credentials of a service (systemd.exec(5))."""
+
 
 class UnreadableError(RekeydError):
     """A file that can't be read: `message` begins with its path, `fix` is what to do."""

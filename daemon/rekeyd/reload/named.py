@@ -9,13 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rekeyd.reload.files import LARGEST, LARGEST_KEY_FILE
+from rekeyd.reload.files import LARGEST, LARGEST_CREDENTIAL, LARGEST_KEY_FILE
 from rekeyd.reload.folder import Contents
-from rekeyd.settings import Settings, speaks_tls
+from rekeyd.settings import Settings, credentials_of, describe, speaks_tls
 
 PASSPHRASE = "tls.key_passphrase_file"  # noqa: S105 - the name of a setting
 
 KEY_FILE, PEPPER = "access.keys_file", "access.pepper_file"
+
+
+_LARGEST = {
+    KEY_FILE: LARGEST_KEY_FILE,
+    **{described.key: LARGEST_CREDENTIAL for described in describe() if described.kind.secret},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +51,14 @@ def files_named_by(settings: Settings) -> dict[str, Path]:
         "access.policy": settings.access.policy if isinstance(settings.access.policy, Path) else None,
         KEY_FILE: settings.access.keys_file,
         PEPPER: settings.access.pepper_file if settings.access.keys_file else None,
+        **credentials_of(settings),
     }
     return {key: path for key, path in named.items() if path is not None}
 
 
 def largest(key: str) -> int:
     """How many bytes the file of a dotted key may have."""
-    return LARGEST_KEY_FILE if key == KEY_FILE else LARGEST
+    return _LARGEST.get(key, LARGEST)
 
 
 def folder_named_by(settings: Settings) -> Path | None:

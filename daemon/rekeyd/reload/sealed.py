@@ -25,7 +25,7 @@ from rekeyd.reload.files import File
 from rekeyd.reload.folder import Contents, Listing, sorted_out
 from rekeyd.reload.named import pairs_named_by, paths_named_by
 from rekeyd.reload.snapshot import Snapshot
-from rekeyd.settings import Parsed, Settings, parse, under, variables_read
+from rekeyd.settings import Parsed, Settings, parse, under, variables_read, with_credentials
 from rekeyd.system.sealed_memory import SealError, sealed, unsealed
 
 LARGEST = 512 * 1024 * 1024
@@ -152,6 +152,9 @@ def _snapshot(
     if absent := sorted(paths.keys() - contents.keys()):
         raise SealError(f"it does not hold what the settings name now ({', '.join(absent)})")
     named = {key: contents[key] for key in paths}
+    parsed, unusable = with_credentials(parsed, {key: file.data for key, file in named.items()})
+    if unusable:
+        raise SealError("one of its credentials can't be used")
     return Snapshot(parsed, paths, {"": source, **named}, pairs_named_by(parsed.settings, folder), folder)
 
 

@@ -6,11 +6,13 @@ house, the disk (no file is opened here), or how problems are printed.
 """
 
 from rekeyd.settings.client_patterns import ClientPattern, parse_client_pattern
+from rekeyd.settings.credentials import FOLDER as CREDENTIALS_FOLDER
+from rekeyd.settings.credentials import NOWHERE, PREFIX, credentials_folder
 from rekeyd.settings.endpoints import Endpoint, Peer
 from rekeyd.settings.judgement import Judge
 from rekeyd.settings.kinds import Kind, UnusableError
 from rekeyd.settings.pair_files import PairFiles
-from rekeyd.settings.parsing import Parsed, UnfitSettingsError, parse, under
+from rekeyd.settings.parsing import Parsed, UnfitSettingsError, credentials_of, parse, under, with_credentials
 from rekeyd.settings.peer_rules import peer_host
 from rekeyd.settings.rules import (
     has_credential,
@@ -35,6 +37,9 @@ from rekeyd.settings.sources import variables_read
 from rekeyd.settings.upstream_address import UpstreamAddress, parse_grpc_upstream, parse_upstream
 
 __all__ = [
+    "CREDENTIALS_FOLDER",
+    "NOWHERE",
+    "PREFIX",
     "Access",
     "Admin",
     "ClientPattern",
@@ -59,6 +64,8 @@ __all__ = [
     "Upstream",
     "UpstreamAddress",
     "as_running",
+    "credentials_folder",
+    "credentials_of",
     "describe",
     "has_credential",
     "is_loopback",
@@ -71,4 +78,5 @@ __all__ = [
     "speaks_tls",
     "under",
     "variables_read",
+    "with_credentials",
 ]

@@ -8,12 +8,14 @@ which messages, the environment and the reference are made.
 
 import ipaddress
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from rekeyd.settings.client_patterns import ClientPattern, parse_client_pattern
+from rekeyd.settings.credentials import file_in, refuse_reference, secret_in
 from rekeyd.settings.endpoints import PEER_FIX, Endpoint, Peer, parse_endpoint, peer
 from rekeyd.settings.kinds import Kind, UnusableError, alternatives
 from rekeyd.settings.pair_files import FIX, PairFiles, pair_files, pairs_beside
@@ -136,10 +138,11 @@ TlsVersion = Annotated[
 # --- secrets
 
 
-def _sendable(value: Any) -> Any:
+def sendable(value: Any) -> Any:
     """Empty is unset. A key that no header can carry would never match (RFC 9110, 5.5)."""
     if not isinstance(value, str):
         return value
+    refuse_reference(value)
     if not value.isascii() or not value.isprintable():
         raise UnusableError(
             "has a control character or one outside ASCII, so it can't be sent in a header",
@@ -158,13 +161,14 @@ def _sendable(value: Any) -> Any:
 
 Secret = Annotated[
     SecretStr | None,
-    BeforeValidator(_sendable),
+    BeforeValidator(sendable),
     Kind(
         "a string",
         "Put the key in quotes, so that YAML leaves it as it is",
         (str, type(None)),
         text=True,
         secret=True,
+        credential=secret_in,
     ),
 ]
 
@@ -181,6 +185,7 @@ def _host(value: Any) -> str:
 
 
 def _policy(value: Any) -> Any:
+    refuse_reference(value)
     if isinstance(value, str) and value not in BUILT_IN_POLICIES and not value.startswith("/"):
         raise UnusableError(
             f"must be {alternatives(*BUILT_IN_POLICIES)}, or the path of a file",
@@ -198,7 +203,13 @@ OptionalHost = Annotated[
     Annotated[str, BeforeValidator(_host)] | None,
     Kind("a host name or an IP address, or null", "", (str, type(None)), text=True),
 ]
-FilePath = Annotated[Path | None, BeforeValidator(absolute), _path("the path of a file, or null")]
+FilePath = Annotated[
+    Path | None,
+    BeforeValidator(absolute),
+    replace(_path("the path of a file, or null"), credential=file_in),
+]
+"""A file that is read."""
+WrittenPath = Annotated[Path | None, BeforeValidator(absolute), _path("the path of a file, or null")]
 FolderPath = Annotated[Path | None, BeforeValidator(absolute), _path("the path of a folder, or null")]
 SocketPath = Annotated[Path | None, BeforeValidator(absolute_socket), _path("the path of a socket, or null")]
 PolicyName = Annotated[
@@ -210,6 +221,7 @@ PolicyName = Annotated[
         (str,),
         text=True,
         locate=policy_beside,
+        credential=file_in,
     ),
 ]
 
@@ -261,7 +273,7 @@ def _falling(days: tuple[int, ...]) -> tuple[int, ...]:
 
 CertificatePairs = Annotated[
     tuple[Annotated[PairFiles, BeforeValidator(pair_files)], ...],
-    Kind("a list of certificates with their keys", FIX, (list,), locate=pairs_beside),
+    Kind("a list of certificates with their keys", FIX, (list,), locate=pairs_beside, credential=file_in),
 ]
 ClientPatterns = Annotated[
     tuple[Annotated[ClientPattern, BeforeValidator(_client_pattern)], ...],

@@ -41,7 +41,8 @@ class Kind:
     `wants` completes the sentence "must be …"; `fix` says how to write it. `accepts` are the Python types
     that YAML may give for it: only for others does a message say what was found instead. The environment's
     text is taken as it is when `text`, else read as YAML. `locate` makes the relative paths in
-    a value absolute, whatever the value is.
+    a value absolute, whatever the value is. `credential` puts what it means in place of each
+    `credential:NAME`, given the folder of the credentials (None: there can be none).
     """
 
     wants: str
@@ -50,6 +51,7 @@ class Kind:
     text: bool = False
     secret: bool = False
     locate: Callable[[Any, Path], Any] | None = None
+    credential: Callable[[Any, Path], Any] | None = None
 
     @property
     def nullable(self) -> bool:

@@ -12,13 +12,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from rekeyd.errors import Problem, SettingsError
+from rekeyd.settings.credentials import NOWHERE, Credential, credentials_folder, secret_of
+from rekeyd.settings.fields import sendable
 from rekeyd.settings.kinds import UnusableError
 from rekeyd.settings.peer_rules import PEER_RULES, PEER_WARNINGS
-from rekeyd.settings.rules import RULES, WARNINGS, Rule
+from rekeyd.settings.rules import RULES, SECRET_WARNINGS, WARNINGS, Rule
 from rekeyd.settings.schema import Settings, as_running, describe, restart_needed
 from rekeyd.settings.sources import Origin, Sources, nested
 from rekeyd.settings.yaml_source import read_yaml
@@ -30,7 +32,8 @@ class Parsed:
 
     `ignored` are sorted names that belong to Qdrant and are not used: dotted keys (a section alone when it is
     left out whole) and variables of the environment. `warnings` stop nothing. `restart_needed` are the keys
-    whose new values wait for a restart (see `under`).
+    whose new values wait for a restart (see `under`). `credentials` is the folder of what `credential:NAME`
+    names.
     """
 
     settings: Settings
@@ -38,6 +41,7 @@ class Parsed:
     warnings: tuple[Problem, ...] = ()
     restart_needed: tuple[str, ...] = ()
     file: str = ""
+    credentials: Path = NOWHERE
     origins: Mapping[str, Origin] = field(default_factory=dict, repr=False)
 
     def problem(self, key: str, message: str, fix: str) -> Problem:
@@ -62,6 +66,36 @@ def under(parsed: Parsed, running: Settings) -> Parsed:
     return mixed
 
 
+def credentials_of(settings: Settings) -> dict[str, Path]:
+    """The files of the secrets that are credentials and were not read, by dotted key."""
+    values = (
+        (described.key, settings.value(described.key)) for described in describe() if described.kind.secret
+    )
+    return {key: value.path for key, value in values if isinstance(value, Credential)}
+
+
+def with_credentials(parsed: Parsed, contents: Mapping[str, bytes]) -> tuple[Parsed, tuple[Problem, ...]]:
+    """`parsed` with what is in the files of `credentials_of` in their place, and what is wrong with that.
+
+    A secret that can't be used, or whose bytes are not there, is left out: with problems, or with bytes
+    missing, the settings must not be served.
+    """
+    known: dict[str, SecretStr | None] = {}
+    problems: list[Problem] = []
+    for key in credentials_of(parsed.settings):
+        known[key] = None
+        if key in contents:
+            try:
+                known[key] = SecretStr(sendable(secret_of(contents[key])))
+            except UnusableError as error:
+                problems.append(replace(parsed.problem(key, error.message, error.fix), rule="credential"))
+    if not known:
+        return parsed, ()
+    read = replace(parsed, settings=parsed.settings.with_values(known))
+    told = dict.fromkeys((*parsed.warnings, *_check(SECRET_WARNINGS, read, set())))
+    return replace(read, warnings=tuple(told)), tuple(problems)
+
+
 class UnfitSettingsError(SettingsError):
     """Settings with problems. `parsed` holds what can be used of them, so that the files that those name can
     be looked at too, and every problem told at once; it must not be served."""
@@ -79,16 +113,24 @@ def parse(source: bytes, *, file: Path, environ: Mapping[str, str], cwd: Path | 
     an UnfitSettingsError.
     """
     here = cwd if cwd is not None else Path.cwd()
-    sources = Sources()
+    sources = Sources(credentials_folder(environ))
     sources.add_file(read_yaml(source, str(file)), file=str(file), folder=(here / file).parent)
     sources.add_environment(environ, cwd=here)
     settings, unfit = _validate(sources)
-    parsed = Parsed(settings, tuple(sorted(sources.ignored)), file=str(file), origins=sources.origins)
+    parsed = Parsed(
+        settings,
+        tuple(sorted(sources.ignored)),
+        file=str(file),
+        credentials=sources.credentials,
+        origins=sources.origins,
+    )
     doubtful = sources.doubtful | unfit.keys()
     broken = _check((*RULES, *PEER_RULES), parsed, doubtful)
     if problems := [*sources.problems, *chain(*unfit.values()), *broken]:
         raise UnfitSettingsError(problems, parsed)
-    return replace(parsed, warnings=tuple(_check((*WARNINGS, *PEER_WARNINGS), parsed, doubtful)))
+    return replace(
+        parsed, warnings=tuple(_check((*WARNINGS, *SECRET_WARNINGS, *PEER_WARNINGS), parsed, doubtful))
+    )
 
 
 def _check(rules: Iterable[Rule], parsed: Parsed, doubtful: set[str]) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ what is on the disk.
 from pathlib import Path
 from typing import Any
 
+from rekeyd.settings.credentials import is_reference, refuse_reference
 from rekeyd.settings.kinds import UnusableError
 from rekeyd.settings.upstream_address import check_socket_path
 
@@ -16,6 +17,7 @@ def absolute(value: Any) -> Any:
         value = str(value)
     if not isinstance(value, str):
         return value
+    refuse_reference(value)
     if not value:
         raise UnusableError("is empty", "Name a file, or leave the key out")
     if any(ord(character) < ord(" ") for character in value):
@@ -33,7 +35,7 @@ def absolute_socket(value: Any) -> Any:
 
 
 def beside(value: Any, folder: Path) -> Any:
-    return str(folder / value) if isinstance(value, str) and value else value
+    return str(folder / value) if isinstance(value, str) and value and not is_reference(value) else value
 
 
 def socket_beside(value: Any, folder: Path) -> Any:

@@ -15,6 +15,7 @@ from itertools import combinations
 from pydantic import SecretStr
 
 from rekeyd.errors import Problem
+from rekeyd.settings.credentials import Credential
 from rekeyd.settings.schema import Settings
 
 SHORT_KEY = 16
@@ -312,16 +313,20 @@ WARNINGS: tuple[Rule, ...] = (
     Rule((*_CREDENTIALS, "service.insecure"), _everybody_gets_in),
     Rule((*_CREDENTIALS, "service.enable_tls", "service.host"), _keys_travel_in_the_open),
     Rule(("access.keys_file", "access.pepper_file"), _pepper_without_keys),
-    Rule(_SERVICE_KEYS, _short_keys),
-    Rule((*_SERVICE_KEYS, "service.jwt_rbac"), _short_signing_keys),
     Rule((*_SIGNING_KEYS, "service.jwt_rbac"), _tokens_of_nobody),
     Rule(("access.jwks_file", "access.jwt_issuer", "access.jwt_audience"), _issuer_without_keys),
-    Rule(_SERVICE_KEYS, _shared_keys),
     Rule(("service.grpc_port", "service.single_port", "upstream.grpc"), _grpc_port_without_upstream),
     Rule(("service.grpc_port", "service.single_port", "upstream.grpc"), _grpc_upstream_without_port),
     Rule(("upstream.ca_cert", "upstream.http", "upstream.grpc"), _trust_without_tls),
     Rule(("tls.crl", "service.verify_https_client_certificate", _P2P_TLS), _revocation_without_clients),
 )
+
+SECRET_WARNINGS: tuple[Rule, ...] = (
+    Rule(_SERVICE_KEYS, _short_keys),
+    Rule((*_SERVICE_KEYS, "service.jwt_rbac"), _short_signing_keys),
+    Rule(_SERVICE_KEYS, _shared_keys),
+)
+"""They look at secrets themselves, so that they are asked once more when credentials have been read."""
 
 
 # --- what the rules ask
@@ -357,5 +362,10 @@ def is_wildcard(host: str) -> bool:
 
 
 def _static_keys(settings: Settings) -> list[tuple[str, str]]:
+    """Those that are known: credentials that were not read yet are passed over."""
     found = [(key, settings.value(key)) for key in _SERVICE_KEYS]
-    return [(key, secret.get_secret_value()) for key, secret in found if isinstance(secret, SecretStr)]
+    return [
+        (key, secret.get_secret_value())
+        for key, secret in found
+        if isinstance(secret, SecretStr) and not isinstance(secret, Credential)
+    ]

@@ -4,7 +4,7 @@ Owns: `Settings`, the list of all keys, and in what two settings differ. Must no
 (`sections`), or where values come from (YAML, environment).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -51,6 +51,15 @@ class Settings(Section):
         for name in key.split("."):
             found = getattr(found, name)
         return found
+
+    def with_values(self, values: Mapping[str, Any]) -> "Settings":
+        """A copy with other values, sound ones, for these dotted keys of sections without sections."""
+        changed: dict[str, dict[str, Any]] = {}
+        for key, value in values.items():
+            section, _, name = key.rpartition(".")
+            changed.setdefault(section, {})[name] = value
+        copies = {name: getattr(self, name).model_copy(update=update) for name, update in changed.items()}
+        return self.model_copy(update=copies)
 
 
 @dataclass(frozen=True, slots=True)

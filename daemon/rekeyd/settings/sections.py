@@ -312,7 +312,7 @@ class Logging(Section):
     buffer_mb: fields.BufferMegabytes = setting(
         8, "MiB of lines kept in memory while whoever reads the log is slow."
     )
-    audit: fields.FilePath = setting(
+    audit: fields.WrittenPath = setting(
         None,
         "A file to which every decision is written as well, one JSON object a line, whatever `level` and "
         "`decisions` say. It may be rotated away at any time: see etc/logrotate.conf. null: none.",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rekeyd.errors import Problem
+from rekeyd.settings.credentials import NOWHERE
 from rekeyd.settings.kinds import Kind, name_of_type
 from rekeyd.settings.qdrant import IGNORED
 from rekeyd.settings.schema import Setting, describe, sections
@@ -45,9 +46,11 @@ class Origin:
 class Sources:
     """What the sources say: the values of known keys, and where each was written.
 
-    `doubtful` are keys whose value could not be read, or that an unknown name was probably meant to be.
+    `credentials` is the folder of what `credential:NAME` names. `doubtful` are keys whose value could not be
+    read, or that an unknown name was probably meant to be.
     """
 
+    credentials: Path = NOWHERE
     values: dict[str, Any] = field(default_factory=dict, repr=False)
     origins: dict[str, Origin] = field(default_factory=dict)
     ignored: set[str] = field(default_factory=set)
@@ -111,7 +114,8 @@ class Sources:
             self._add(described.kind, described.key, value, Origin(name), cwd)
 
     def _add(self, kind: Kind, key: str, value: Any, origin: Origin, folder: Path) -> None:
-        self.values[key] = kind.locate(value, folder) if kind.locate else value
+        located = kind.locate(value, folder) if kind.locate else value
+        self.values[key] = kind.credential(located, self.credentials) if kind.credential else located
         self.origins[key] = origin
 
     def _unknown(self, origin: Origin, key: str) -> None:

@@ -5,6 +5,7 @@ The rules:
 - No core dump: it would hold the private keys. `RLIMIT_CORE` of 0 is enough, also for systemd-coredump,
   which obeys it. Not `PR_SET_DUMPABLE`: it would also hide `/proc/PID` from the service's own user, and with
   it every count of descriptors and memory; under systemd that user has no other process that could look.
+- No new privileges (`landlock.py`).
 - Files are made for their owner alone (umask 077); the admin socket is opened to its group by name.
 - As many descriptors as the hard limit allows: each connection takes two.
 - A thread that works through a hundred thousand keys lets the event loop go on after a millisecond, not five:
@@ -25,12 +26,15 @@ import resource
 import sys
 from collections.abc import Callable
 
+from rekeyd.system import landlock
+
 _TURN = 0.001  # seconds
 
 
 def settle() -> None:
     """Do all of the above. Never raises: a limit that can't be had is gone without."""
     occupy_standard_descriptors()
+    landlock.forgo_privileges()
     os.umask(0o077)
     sys.setswitchinterval(_TURN)
     _limit(resource.RLIMIT_CORE, lambda _: 0)
