@@ -25,9 +25,13 @@ RELEASES=$LIB/releases
 DOC=$prefix/share/doc/rekeyd
 SETTINGS=$sysconfdir/rekeyd/rekeyd.yaml
 
-# Whether a process has files below this folder in memory (proc(5), maps): a daemon has, for its libraries.
+# Whether a process has files below this folder in memory (proc(5), maps): a daemon has, for its libraries. In a
+# container the same path is another folder.
 in_use() {
-  grep -qsF "$1/" /proc/[0-9]*/maps
+  for maps in $(grep -lsF "$1/" /proc/[0-9]*/maps); do
+    [ ! "${maps%/maps}/root$1" -ef "$1" ] || return 0
+  done
+  return 1
 }
 
 put() { # FILE FOLDER [MODE]
@@ -72,28 +76,43 @@ drop_old_releases() {
 }
 
 put_documents() {
-  rm -rf "${DESTDIR:?}$DOC"
+  rm -rf "$DESTDIR${DOC:?}"
   for file in README.md CHANGELOG.md LICENSE $(find etc systemd -type f); do
     folder=$DOC/$(dirname "$file")
     put "$file" "${folder%/.}"
   done
 }
 
-# On this system, not below DESTDIR: there it's the package's business, or that of the next boot.
+on_this_system() {
+  [ -z "$DESTDIR" ] && [ "$(id -u)" = 0 ]
+}
+
+# Below DESTDIR that's the package's business, or that of the next boot.
 make_account() {
-  if [ -z "$DESTDIR" ] && [ "$(id -u)" = 0 ] && command -v systemd-sysusers systemd-tmpfiles >/dev/null; then
-    systemd-sysusers "$systemddir/sysusers.d/rekeyd.conf"
-    systemd-tmpfiles --create "$systemddir/tmpfiles.d/rekeyd.conf"
+  if ! on_this_system || ! command -v systemd-sysusers >/dev/null; then
+    return
   fi
+  for declared in "$systemddir"/sysusers.d/rekeyd*.conf; do
+    [ ! -f "$declared" ] || systemd-sysusers "$declared"
+  done
+  for declared in "$systemddir"/tmpfiles.d/rekeyd*.conf; do
+    [ ! -f "$declared" ] || systemd-tmpfiles --create "$declared"
+  done
 }
 
 # They hold keys: the service may read them, through its group, and nobody but root may write.
 put_settings() {
-  folder=$DESTDIR${SETTINGS%/*}
-  [ -d "$folder" ] || install -d -m 750 "$folder"
+  if [ ! -d "$DESTDIR${SETTINGS%/*}" ]; then
+    install -d -m 750 "$DESTDIR${SETTINGS%/*}"
+    give_to_group "${SETTINGS%/*}"
+  fi
   put etc/rekeyd.yaml "${SETTINGS%/*}" 640
-  if [ -z "$DESTDIR" ] && [ "$(id -u)" = 0 ] && getent group rekeyd >/dev/null; then
-    chgrp rekeyd "$folder" "$SETTINGS"
+  give_to_group "$SETTINGS"
+}
+
+give_to_group() {
+  if on_this_system && getent group rekeyd >/dev/null; then
+    chgrp rekeyd "$1"
   fi
 }
 
@@ -126,11 +145,14 @@ install_all() {
 }
 
 uninstall_all() {
-  ! in_use "$DESTDIR$LIB" || fail "rekeyd is running; first: systemctl disable --now rekeyd"
+  ! in_use "$DESTDIR$LIB" || fail "rekeyd is running; first: systemctl disable --now rekeyd.service rekeyd.socket"
   each_unit take_away
+  case $(readlink "$DESTDIR$prefix/bin/rekeyd") in
+    ../lib/rekeyd/releases/*) rm "$DESTDIR$prefix/bin/rekeyd" ;;
+  esac
   rm -rf "$DESTDIR${LIB:?}" "$DESTDIR${DOC:?}"
-  rm -f "$DESTDIR$prefix/bin/rekeyd"
-  echo "rekeyd is gone, but for ${SETTINGS%/*}, /var/lib/rekeyd, /var/log/rekeyd and its account; next: systemctl daemon-reload"
+  echo "rekeyd is gone, but for ${SETTINGS%/*}, /var/lib/rekeyd, /var/log/rekeyd and its account"
+  echo "next: systemctl daemon-reload"
 }
 
 take_away() { # FILE FOLDER
