@@ -51,7 +51,7 @@ class Place:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=140,
         )
 
     def install(self, *, staged: bool) -> str:
@@ -99,7 +99,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
     os.umask(previous)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 async def test_it_is_unpacked_runs_is_upgraded_while_it_runs_and_goes(
     place: Place, tmp_path: Path, start_daemon: StartDaemon
 ) -> None:
