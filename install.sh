@@ -124,6 +124,13 @@ warn_of_hidden_python() {
   esac
 }
 
+warn_of_older_unit() {
+  older=$sysconfdir/systemd/system/rekeyd.service
+  if [ -f "$DESTDIR$older" ]; then
+    echo "warning: systemd takes $older before the unit that is installed: remove it, or make it a drop-in" >&2
+  fi
+}
+
 install_all() {
   [ ! -e "$DESTDIR$SETTINGS" ] && [ ! -L "$DESTDIR$SETTINGS" ] && first=yes || first=no
   warn_of_hidden_python
@@ -134,6 +141,7 @@ install_all() {
   put_documents
   make_account
   [ "$first" = no ] || put_settings
+  warn_of_older_unit
   echo "rekeyd is installed: $DESTDIR$prefix/bin/rekeyd"
   if [ "$first" = yes ]; then
     echo "next: set what is marked SET THIS in $SETTINGS, then"

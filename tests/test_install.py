@@ -57,7 +57,7 @@ class Place:
     def install(self, *, staged: bool) -> str:
         done = self.make("install", staged=staged)
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stdout + done.stderr
 
     def _apart(self) -> list[str]:
         """What keeps root from changing this machine's accounts. Nobody else can."""
@@ -108,6 +108,7 @@ async def test_it_is_unpacked_runs_is_upgraded_while_it_runs_and_goes(
     told = place.install(staged=True)
     assert f"rekeyd check -c {place.final}/etc/rekeyd/rekeyd.yaml" in told
     assert "systemctl enable --now rekeyd" in told
+    assert "rekeyd.service" not in told
     assert not place.final.exists(), "with DESTDIR nothing else is touched"
     assert_all_is_there(place)
     assert_modes(place)
@@ -119,6 +120,9 @@ async def test_it_is_unpacked_runs_is_upgraded_while_it_runs_and_goes(
     first.with_name("20200101T000000Z").mkdir()
     settings = place.final / "etc/rekeyd/rekeyd.yaml"
     settings.write_text("# edited\n")
+    older = place.final / "etc/systemd/system/rekeyd.service"
+    older.parent.mkdir(parents=True)
+    older.touch()
     site = live_site(tmp_path)
     command = (str(place.final / "usr/bin/rekeyd"), "serve", "-c")
     daemon = await start_daemon(site.file, secrets=[API_KEY], command=command, environ={"PYTHONPATH": ""})
@@ -126,6 +130,7 @@ async def test_it_is_unpacked_runs_is_upgraded_while_it_runs_and_goes(
     told = place.install(staged=False)
     assert f"{settings} is as it was" in told
     assert "systemctl try-restart rekeyd" in told
+    assert f"systemd takes {older} before" in told
     assert settings.read_text() == "# edited\n"
     second = place.release
     assert second != first
@@ -141,7 +146,7 @@ async def test_it_is_unpacked_runs_is_upgraded_while_it_runs_and_goes(
     await daemon.stop()
     gone = place.make("uninstall", staged=False)
     assert gone.returncode == 0, gone.stderr
-    assert files_in(place.final) == {"etc/rekeyd/rekeyd.yaml"}
+    assert files_in(place.final) == {"etc/rekeyd/rekeyd.yaml", "etc/systemd/system/rekeyd.service"}
     assert not (place.final / "usr/lib/rekeyd").exists()
 
 
