@@ -35,6 +35,7 @@ class Place:
     stage: Path
     final: Path
     scratch: Path
+    wheels: Path
 
     def make(self, target: str, *, staged: bool, **variables: str) -> subprocess.CompletedProcess[str]:
         where = {
@@ -47,12 +48,25 @@ class Place:
         return subprocess.run(
             command if staged else [*self._apart(), *command],
             cwd=ROOT,
-            env=_environment(),
+            env=_environment() | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels)},
             capture_output=True,
             text=True,
             check=False,
             timeout=140,
         )
+
+    def fetch(self) -> None:
+        """All that an installation needs from elsewhere, once for both."""
+        pip = [
+            str(ROOT / ".venv/bin/python"),
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--wheel-dir",
+            str(self.wheels),
+        ]
+        subprocess.run([*pip, ".", "hatchling>=1.25,<2"], cwd=ROOT, check=True, timeout=140)
 
     def install(self, *, staged: bool) -> str:
         done = self.make("install", staged=staged)
@@ -92,10 +106,10 @@ def _environment() -> dict[str, str]:
 def place(tmp_path: Path) -> Iterator[Place]:
     if not (ROOT / ".venv" / ".created").exists():
         pytest.skip("the tests don't run in the .venv that make makes")
-    scratch = tmp_path / "scratch"
+    scratch, wheels = tmp_path / "scratch", tmp_path / "wheels"
     scratch.mkdir()
     previous = os.umask(0o077)  # as strict as an administrator's may be
-    yield Place(tmp_path / "stage", tmp_path / "final", scratch)
+    yield Place(tmp_path / "stage", tmp_path / "final", scratch, wheels)
     os.umask(previous)
 
 
@@ -105,6 +119,7 @@ async def test_it_is_unpacked_runs_is_upgraded_while_it_runs_and_goes(
 ) -> None:
     if not place.may_install():
         pytest.skip("no mount namespace with an overlay can be had here")
+    place.fetch()
     told = place.install(staged=True)
     assert f"rekeyd check -c {place.final}/etc/rekeyd/rekeyd.yaml" in told
     assert "systemctl enable --now rekeyd" in told
