@@ -6,12 +6,21 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 JOBS   ?= auto
 
+# Where `make install` puts what. With DESTDIR all of it goes below that folder, for who makes a package.
+DESTDIR    :=
+prefix     := /usr/local
+sysconfdir := /etc
+# systemd looks below /usr/lib and /usr/local/lib, and in no other prefix.
+systemddir := $(if $(filter /usr,$(prefix)),/usr/lib,/usr/local/lib)
+PLACES      = DESTDIR='$(DESTDIR)' prefix='$(prefix)' sysconfdir='$(sysconfdir)' systemddir='$(systemddir)'
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check node soak format clean
+.PHONY: help demo install uninstall test check node soak format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     install into .venv and run rekeyd in front of a built-in service'
+	@echo 'make install  install below $(prefix), with the units; make uninstall takes it away again'
 	@echo 'make test     every check: ruff, mypy, import contracts, pytest'
 	@echo 'make node     install the JavaScript clients that some tests drive'
 	@echo 'make soak     the tests that take minutes'
@@ -20,6 +29,12 @@ help:
 
 demo: $(VENV)/.installed
 	@$(BIN)/rekeyd demo
+
+install: $(VENV)/.created
+	@$(PLACES) PYTHON='$(PYTHON)' PIP='$(BIN)/python -m pip' sh install.sh install
+
+uninstall:
+	@$(PLACES) sh install.sh uninstall
 
 test: check
 	@echo 'pytest'
