@@ -165,7 +165,8 @@ def test_a_credential_that_holds_no_key_is_refused(
 
 def test_a_folder_that_is_not_there_or_not_ours_is_told_as_that(site: Site, given: Path) -> None:
     [problem] = problems(disk_of(site, given / "gone"))
-    assert "`credential:…` does not exist, nor does its folder" in problem
+    assert f"is `credential:…`, and {given}/gone does not exist" in problem
+    assert "Let CREDENTIALS_DIRECTORY be that of a service that runs." in problem
 
     parsed = parse(site.file.read_bytes(), file=site.file, environ={"CREDENTIALS_DIRECTORY": "/root"})
     with as_nobody():

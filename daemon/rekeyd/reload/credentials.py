@@ -32,6 +32,9 @@ def unreadable(parsed: Parsed, key: str, path: Path, why: UnreadableError) -> Pr
         return _problem(parsed, key, message, f"{_LOAD.format(name=name)}; {_BY_HAND}")
     if path.parent != parsed.credentials:
         return None
+    if not os.path.lexists(path.parent):
+        message = f"is {called}, and {path.parent} does not exist"
+        return _problem(parsed, key, message, f"Let {CREDENTIALS_FOLDER} be that of a service that runs")
     if os.access(path.parent, os.X_OK, effective_ids=True) and not os.path.lexists(path):
         message = f"is {called}, and there is no such credential in {path.parent}"
         return _problem(parsed, key, message, _LOAD.format(name=name))
