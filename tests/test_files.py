@@ -4,14 +4,12 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from rekeyd.reload.files import LARGEST, Names, UnreadableError, list_folder, read_file
-
-NOBODY = 65534
+from support.processes import as_nobody
 
 
 def why(path: Path) -> UnreadableError:
@@ -20,18 +18,6 @@ def why(path: Path) -> UnreadableError:
     assert caught.value.fix
     assert caught.value.message.startswith(str(path))
     return caught.value
-
-
-@contextmanager
-def as_nobody() -> Iterator[int]:
-    """The effective user that can't read what is root's; without root it is who runs the tests."""
-    before = os.geteuid()
-    if before == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield os.geteuid()
-    finally:
-        os.seteuid(before)
 
 
 @pytest.fixture

@@ -9,12 +9,15 @@ from rekeyd.cli import main
 from rekeyd.commands.key_store import Store
 from rekeyd.commands.token import settings_in
 from rekeyd.errors import SettingsError
+from rekeyd.reload.credentials import read_credentials
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.starting import settings_to_start_with
+from rekeyd.settings import parse
 from support.daemon import Daemon
 from support.generations import API_KEY, Site
 from support.live import Connection, live_site
 from support.pki import now, replace_file
+from support.processes import as_nobody
 from support.secrets import Ledger
 
 KEY, OTHER = "4f1c0d9e8b7a69584736251403f2e1d0", "e1d04f1c0d9e8b7a69584736251403f2"
@@ -160,6 +163,17 @@ def test_a_credential_that_holds_no_key_is_refused(
     assert "api-key" not in problem.removeprefix("service.api_key")
 
 
+def test_a_folder_that_is_not_there_or_not_ours_is_told_as_that(site: Site, given: Path) -> None:
+    [problem] = problems(disk_of(site, given / "gone"))
+    assert f"is `credential:…`, and {given}/gone does not exist" in problem
+    assert "Let CREDENTIALS_DIRECTORY be that of a service that runs." in problem
+
+    parsed = parse(site.file.read_bytes(), file=site.file, environ={"CREDENTIALS_DIRECTORY": "/root"})
+    with as_nobody():
+        _, [denied] = read_credentials(parsed)
+    assert "`credential:…` can't be read: the folder /root can't be entered by uid" in denied.message
+
+
 def test_a_start_does_not_wait_for_one_that_is_missing(site: Site, given: Path) -> None:
     (given / "api-key").unlink()
     with pytest.raises(SettingsError):
@@ -204,10 +218,16 @@ def test_a_token_needs_none_but_those_that_sign(site: Site, given: Path) -> None
 def test_the_key_file_is_worked_on_without_those_that_cannot_be_read(
     site: Site, given: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    site.configure(service={"api_key": "credential:api-key"}, access={"keys_file": "keys.yaml"})
+    site.configure(
+        service={"api_key": "credential:api-key"},
+        access={"keys_file": "keys.yaml"},
+        upstream={"api_key": "credential:upstream"},
+    )
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     assert main(["keys", "new", "reports", "--right", "read", "-c", str(site.file)]) == 0
-    assert "service.api_key: is `credential:…`" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "service.api_key: is `credential:…`" in said
+    assert "upstream.api_key" not in said
 
     environ = {"CREDENTIALS_DIRECTORY": str(given)}
     assert [key.id for key in Store.named_in(site.file, environ, None).read().ring] == ["api_key", "reports"]

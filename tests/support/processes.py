@@ -1,9 +1,12 @@
-"""Commands that are run to their end."""
+"""Commands that are run to their end, as whom, and on what kernel."""
 
 import asyncio
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+NOBODY = 65534
 
 
 async def ran(*command: str, environ: Mapping[str, str] | None = None) -> bytes:
@@ -24,3 +27,15 @@ def kernel_has_landlock() -> bool:
     """With all that is asked of it here (ABI 3: truncating)."""
     version = ctypes.CDLL(None).syscall(444, None, ctypes.c_long(0), ctypes.c_long(1))
     return bool(version >= 3)
+
+
+@contextmanager
+def as_nobody() -> Iterator[int]:
+    """The effective user that can't read what is root's; without root it is who runs the tests."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield os.geteuid()
+    finally:
+        os.seteuid(before)

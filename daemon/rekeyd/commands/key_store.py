@@ -54,7 +54,8 @@ class Store:
             raise SettingsError([parsed.problem(KEY_FILE, _UNSET, fix)])
         settings = parsed.settings
         state = folder_named_by(settings.state, environ)
-        return cls(parsed, path, socket or settings.admin.socket, state, problems)
+        left_out = tuple(problem for problem in problems if problem.key.startswith("service."))
+        return cls(parsed, path, socket or settings.admin.socket, state, left_out)
 
     def read(self) -> Keys:
         """All keys, the static ones among them. Raises `SettingsError`."""

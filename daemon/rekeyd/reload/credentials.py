@@ -6,6 +6,7 @@ not repeated where it should have held a secret: it may be that secret, written 
 know: what a credential is for.
 """
 
+import os
 from pathlib import Path
 
 from rekeyd.errors import Problem
@@ -31,7 +32,10 @@ def unreadable(parsed: Parsed, key: str, path: Path, why: UnreadableError) -> Pr
         return _problem(parsed, key, message, f"{_LOAD.format(name=name)}; {_BY_HAND}")
     if path.parent != parsed.credentials:
         return None
-    if not path.exists():
+    if not os.path.lexists(path.parent):
+        message = f"is {called}, and {path.parent} does not exist"
+        return _problem(parsed, key, message, f"Let {CREDENTIALS_FOLDER} be that of a service that runs")
+    if os.access(path.parent, os.X_OK, effective_ids=True) and not os.path.lexists(path):
         message = f"is {called}, and there is no such credential in {path.parent}"
         return _problem(parsed, key, message, _LOAD.format(name=name))
     said = why.message.replace(str(path), called)

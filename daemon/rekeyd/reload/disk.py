@@ -180,7 +180,7 @@ class Disk:
             raise SettingsError(reading.problems)
         read = {key: file.data for key, file in reading.contents.items()}
         parsed, unusable = with_credentials(reading.parsed, read)
-        self._resolved = parsed
+        self._resolved = None if reading.problems or unusable else parsed
         snapshot = Snapshot(
             parsed,
             reading.paths,
