@@ -68,6 +68,24 @@ def test_the_digest_changes_with_any_byte_of_any_file(site: Site) -> None:
     assert len({first, second, site.disk.load().digest}) == 3
 
 
+def test_what_a_candidate_was_made_of_is_given_once_and_kept_no_longer(site: Site) -> None:
+    assert site.disk.take_snapshot() is None
+    candidate = site.disk.load()
+
+    snapshot = site.disk.take_snapshot()
+
+    assert snapshot is not None
+    assert snapshot.digest == candidate.digest
+    assert site.disk.take_snapshot() is None
+
+
+def test_where_there_is_no_candidate_there_is_nothing_that_it_was_made_of(site: Site) -> None:
+    site.disk.load()
+    site.key.unlink()
+    problems(site.disk)
+    assert site.disk.take_snapshot() is None
+
+
 def test_with_tls_off_the_certificate_is_not_even_looked_for(site: Site) -> None:
     site.configure(service={"enable_tls": False}, tls={"cert": "absent.pem", "key": "absent.key"})
 

@@ -6,7 +6,7 @@ import pytest
 
 from rekeyd.errors import Problem, SettingsError
 from rekeyd.settings import Parsed, parse
-from rekeyd.settings.sources import nearest_known
+from rekeyd.settings.sources import nearest_known, variables_read
 
 KEY = "4f1c0d9e8b7a69584736251403f2e1d0"
 GOOD = f"""
@@ -151,3 +151,8 @@ def test_the_nearest_key_is_looked_for_in_its_own_section_first(key: str, neares
 
 def test_even_a_name_like_no_other_has_a_nearest() -> None:
     assert nearest_known("zzz", ["service", "tls"]) in {"service", "tls"}
+
+
+def test_what_bears_on_settings_is_told_from_the_rest_of_the_environment() -> None:
+    bearing = {"rekeyd__tls__watch": "no", "QDRANT__X": "1", "CREDENTIALS_DIRECTORY": "/c"}
+    assert variables_read({**bearing, "HOME": "/", "REKEYD": "1", "CREDENTIALS": "x"}) == bearing

@@ -21,7 +21,7 @@ from rekeyd.errors import Problem, SettingsError
 from rekeyd.reload.files import File, UnreadableError, read_file
 from rekeyd.reload.folder import Contents, contents_of
 from rekeyd.reload.interpretation import Interpreter
-from rekeyd.reload.named import files_in, files_named_by, folder_named_by, largest, pairs_named_by
+from rekeyd.reload.named import folder_named_by, largest, pairs_named_by, paths_named_by
 from rekeyd.reload.snapshot import Snapshot
 from rekeyd.settings import Parsed, Settings, parse, under
 from rekeyd.trust.generation import Candidate
@@ -56,8 +56,14 @@ class Disk:
         self._running: Settings | None = None
         self._last_parsed: tuple[bytes, Parsed] | None = None
         self._interpreter = Interpreter()
+        self._loaded: Snapshot | None = None
         self.paths: tuple[Path, ...] = (self._file,)
         """What the last attempt looked at, even if it failed: the files and folders to watch."""
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The environment that settings are read from as well."""
+        return self._environ
 
     @property
     def parsed(self) -> Parsed | None:
@@ -71,7 +77,19 @@ class Disk:
 
     def load(self) -> Candidate:
         """What the files say now. Raises `SettingsError`. It blocks for milliseconds: call it in a thread."""
-        return self._interpreter.candidate(self.snapshot())
+        self._loaded = None
+        snapshot = self.snapshot()
+        candidate = self._interpreter.candidate(snapshot)
+        self._loaded = snapshot
+        return candidate
+
+    def take_snapshot(self) -> Snapshot | None:
+        """What the last candidate was made of, once: it is not kept, for its files may be large.
+
+        None where there was no candidate, or somebody has it already.
+        """
+        loaded, self._loaded = self._loaded, None
+        return loaded
 
     def snapshot(self) -> Snapshot:
         """All bytes, seen the same twice in a row. Raises `SettingsError`."""
@@ -104,7 +122,7 @@ class Disk:
         except SettingsError as error:
             return self._read_despite(error, source)
         folder, unlisted = _look_into(folder_named_by(parsed.settings))
-        paths = {**files_named_by(parsed.settings), **(files_in(folder) if folder else {})}
+        paths = paths_named_by(parsed.settings, folder)
         self.paths = (self._file, *paths.values(), *_folders(parsed.settings, folder))
         contents, unreadable = _read_named(paths)
         problems = (

@@ -64,6 +64,11 @@ def files_in(contents: Contents) -> dict[str, Path]:
     return {_key_in_folder(name): contents.folder / name for pair in contents.pairs for name in pair}
 
 
+def paths_named_by(settings: Settings, contents: Contents | None) -> dict[str, Path]:
+    """All input files by dotted key, once it is known what is in `tls.certificate_dir`."""
+    return {**files_named_by(settings), **(files_in(contents) if contents else {})}
+
+
 def pairs_named_by(settings: Settings, contents: Contents | None) -> tuple[Pair, ...]:
     """Certificates with their keys: the default, those of the list, those of the folder, in this order."""
     return tuple(_pairs(settings, contents)) if speaks_tls(settings) else ()

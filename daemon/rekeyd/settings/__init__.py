@@ -33,6 +33,7 @@ from rekeyd.settings.sections import (
     Tls,
     Upstream,
 )
+from rekeyd.settings.sources import variables_read
 from rekeyd.settings.upstream_address import UpstreamAddress, parse_grpc_upstream, parse_upstream
 
 __all__ = [
@@ -73,4 +74,5 @@ __all__ = [
     "restart_needed",
     "speaks_tls",
     "under",
+    "variables_read",
 ]

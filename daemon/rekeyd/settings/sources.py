@@ -25,6 +25,8 @@ from rekeyd.settings.yaml_source import Document, read_value
 
 OURS = "REKEYD__"
 QDRANTS = "QDRANT__"
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""Where the service manager puts what a setting may name as a credential (systemd.exec(5))."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,15 @@ class Sources:
         variable = OURS + nearest.replace(".", "__").upper()
         fix = f"The nearest known one is `{variable}`: correct it, or remove it"
         self.problems.append(Problem(name, "", "is not a setting", fix))
+
+
+def variables_read(environ: Mapping[str, str]) -> dict[str, str]:
+    """All of the environment that bears on settings; they may be secrets."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name == CREDENTIALS or name.upper().startswith((OURS, QDRANTS))
+    }
 
 
 def nearest_known(key: str, known: Iterable[str]) -> str:
