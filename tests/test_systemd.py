@@ -64,6 +64,20 @@ def test_without_a_service_manager_nothing_is_done_and_nothing_raised(
     assert systemd.notify(READY=1) is False
 
 
+def test_a_descriptor_is_given_to_be_kept_by_name_and_taken_back(manager: socket.socket) -> None:
+    reading, writing = os.pipe()
+    assert systemd.store("generation-1", writing)
+    os.close(writing)
+    message, [copy], _, _ = socket.recv_fds(manager, 1000, 4)
+    assert message == b"FDSTORE=1\nFDNAME=generation-1"
+    os.write(copy, b"the same pipe")
+    assert os.read(reading, 100) == b"the same pipe"
+    os.close(copy)
+    os.close(reading)
+    assert systemd.forget("generation-1")
+    assert manager.recv(1000) == b"FDSTOREREMOVE=1\nFDNAME=generation-1"
+
+
 def test_a_service_manager_that_does_not_listen_is_not_waited_for_long(manager: socket.socket) -> None:
     before = time.monotonic()
     while systemd.notify(STATUS="x" * 1000):

@@ -39,6 +39,7 @@ from rekeyd.reload.current import Current
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.outcome import Result
 from rekeyd.reload.starting import settings_to_start_with
+from rekeyd.reload.vault import Vault, is_kept
 from rekeyd.server import Server
 from rekeyd.system import process
 from rekeyd.system.sockets import descriptors_handed_over, sockets_of
@@ -178,9 +179,11 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 def _run_server(file: Path, stage: Stage | None = None) -> int:
     process.settle()
-    sockets = sockets_of(descriptors_handed_over(os.environ, os.getpid()))
+    handed = descriptors_handed_over(os.environ, os.getpid())
+    vault = Vault({name: number for name, number in handed if is_kept(name)}, os.environ)
+    sockets = sockets_of([each for each in handed if not is_kept(each[0])])
     disk = Disk(file, {} if stage else os.environ)
-    settings = settings_to_start_with(disk)
+    settings = settings_to_start_with(disk, kept=vault.holds_one)
     audit = open_audit(disk.parsed) if disk.parsed is not None else None
     current = Current()
     logs = configure(
@@ -192,7 +195,7 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
     )
 
     async def run() -> int:
-        server = Server(disk, settings, current, logs, sockets)
+        server = Server(disk, settings, current, logs, sockets, vault)
         if stage is None:
             return await server.run()
         act = asyncio.create_task(_perform(stage, server))

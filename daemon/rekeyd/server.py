@@ -8,6 +8,7 @@ opposite to its start.
 import asyncio
 import os
 import signal
+from collections.abc import Coroutine
 from typing import Any
 
 import structlog
@@ -24,9 +25,10 @@ from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.expiry import ExpiryWatch
 from rekeyd.reload.outcome import Outcome, Result
-from rekeyd.reload.reloader import Reloader
+from rekeyd.reload.reloader import START, Reloader
 from rekeyd.reload.starting import first_generation
 from rekeyd.reload.triggers import Watch, run_timer
+from rekeyd.reload.vault import Vault
 from rekeyd.settings import Settings
 from rekeyd.system import process, systemd
 from rekeyd.system.sockets import Sockets
@@ -48,7 +50,13 @@ class Server:
     """One daemon, from `run` to its end."""
 
     def __init__(
-        self, disk: Disk, settings: Settings, current: Current, logs: Logs, sockets: Sockets
+        self,
+        disk: Disk,
+        settings: Settings,
+        current: Current,
+        logs: Logs,
+        sockets: Sockets,
+        vault: Vault,
     ) -> None:
         disk.pin(settings)
         self._disk = disk
@@ -56,6 +64,7 @@ class Server:
         self._current = current
         self._logs = logs
         self._sockets = sockets
+        self._vault = vault
         self._front = Front(settings, current=current, logs=logs, sockets=self._sockets)
         self._reloader = Reloader(
             current,
@@ -64,6 +73,7 @@ class Server:
             verify=self._verify,
             on_outcome=[self._front.metrics.reloaded, self._follow],
             start_wait=settings.tls.start_wait,
+            restore=lambda: vault.restore(settings, _build),
         )
         self._expiry = ExpiryWatch(current)
         self._condition = Condition(current, self._reloader, disk, self._front.evidence, self._front.report)
@@ -73,7 +83,7 @@ class Server:
         self._keeper: Keeper | None = None
         self._stop = asyncio.Event()
         self._cut = asyncio.Event()
-        self._asked: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
         self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The port, once connections are taken."""
 
@@ -84,7 +94,7 @@ class Server:
         if first is None:
             await self._end()
             return SERVED
-        if first.refused:
+        if first.generation is None:
             return SETTINGS_WRONG if first.problems else NOT_SERVED
         try:
             await self._start()
@@ -207,9 +217,13 @@ class Server:
             loop.add_signal_handler(number, self.stop, number.name)
 
     def _ask_reload(self) -> None:
-        task = asyncio.create_task(self._reload_for_signal())
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
+        self._run(self._reload_for_signal())
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Beside everything else, until it is done."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _reload_for_signal(self) -> None:
         if not self._stop.is_set():
@@ -225,13 +239,16 @@ class Server:
         return await self._condition.status(stopping=self._stop.is_set(), kept_in=kept_in)
 
     def _follow(self, outcome: Outcome) -> None:
-        generation = self._current.generation
+        generation, snapshot = self._current.generation, self._disk.take_snapshot()
         if generation is None:
             return
-        if outcome.result is Result.APPLIED:
+        if outcome.result is Result.APPLIED and snapshot is not None and self._vault.is_open:
+            self._run(self._vault.keep(snapshot, self._disk.environ, generation.number))
+        changed = outcome.result is Result.APPLIED or outcome.trigger == START  # one came back from before
+        if changed:
             self._expiry.look()
-        if outcome.result in {Result.APPLIED, Result.REFUSED}:
-            self._front.follow(generation, changed=outcome.result is Result.APPLIED)
+        if changed or outcome.refused:
+            self._front.follow(generation, changed=changed)
         if not self._stop.is_set():
             systemd.notify(STATUS=self._condition.summary())
 
@@ -257,6 +274,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._reloader.close()
+        await asyncio.gather(*self._running, return_exceptions=True)
         if self._scrapes is not None:
             await self._scrapes.stop()
         if self._admin is not None:

@@ -3,9 +3,11 @@
 The rules: a request that comes while a run is going on is answered by the *next* run, never by the one that
 may have read the disk before the request was made; requests that wait for the same run share it. An attempt
 is made in a thread, publishing happens on the event loop. What was published must prove itself at once
-(`verify`), else what was served before comes back. Nothing that goes wrong in a run ends the daemon: the
-generation that is served goes on, and the outcome says why. What `patience.py` says is borne is `settling`;
-it is looked at again until it is good or refused. All `reload.*` log lines are written here.
+(`verify`), else what was served before comes back. Where there is no generation yet and none to be had from
+the disk, one may come back from before this process (`restore`). Nothing that goes wrong in a run ends the
+daemon: the generation that is served goes on, and the outcome says why. What `patience.py` says is borne is
+`settling`; it is looked at again until it is good or refused. All `reload.*` log lines are written here, and
+`generation.restored`.
 
 Must not know: what asks for reloads (`triggers.py`), or what is on the disk (`disk.py`).
 """
@@ -23,6 +25,7 @@ from rekeyd.reload.attempt import PROBE_LISTENER, Attempt, Failed, Means, attemp
 from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.outcome import Outcome, Result
 from rekeyd.reload.patience import Advice, Sight, Terms, Trouble
+from rekeyd.reload.vault import Restored
 from rekeyd.trust.generation import Candidate, Generation, Severity
 
 WATCH, TTL, NOT_BEFORE, RETRY, START = "watch", "ttl", "not_before", "retry", "start"
@@ -47,10 +50,11 @@ class Reloader:
     generation but the first is published: None, or why it is not what it should be. Each of `on_outcome` is
     called on the event loop with every outcome, those that are settling included, after the generation is
     published. `start_wait` is how long what settles is borne before there is any generation, in seconds;
-    after that `tls.settle` is.
+    after that `tls.settle` is. `restore` is called in a thread, once, where the first look at the disk gave
+    nothing to serve.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is named at the call
         self,
         current: Current,
         load: Callable[[], Candidate],
@@ -60,12 +64,14 @@ class Reloader:
         verify: Verify | None = None,
         on_outcome: Sequence[Callable[[Outcome], None]] = (),
         start_wait: float = 0,
+        restore: Callable[[], Restored | None] = lambda: None,
     ) -> None:
         self._current = current
         self._means = Means(load, build, now)
         self._verify = verify
         self._on_outcome = list(on_outcome)
         self._start_wait = start_wait
+        self._restore: Callable[[], Restored | None] | None = restore
         self._one_at_a_time = asyncio.Lock()
         self._waiting: tuple[list[str], asyncio.Task[Outcome]] | None = None
         self._tasks: set[asyncio.Task[Outcome]] = set()
@@ -129,6 +135,8 @@ class Reloader:
         made = await asyncio.to_thread(attempt, self._means, current.generation, current.next_number, failed)
         if made.serving is not None:
             made = await self._publish(made, made.serving)
+        elif current.generation is None and self._restore is not None:
+            await self._fall_back(self._restore)
         outcome = self._outcome(trigger, made, time.monotonic() - started)
         return self._follow(outcome, made)
 
@@ -143,6 +151,14 @@ class Reloader:
         self._current.restore(before)
         self._failed = Failed(made.digest, failed_probe(reason))
         return made.against(self._failed.finding)
+
+    async def _fall_back(self, restore: Callable[[], Restored | None]) -> None:
+        """Serve what comes back, if anything does. What is on the disk stays as refused as it is."""
+        self._restore = None
+        restored = await asyncio.to_thread(restore)
+        if restored is not None:
+            self._current.publish(restored.serving)
+            log.warning("generation.restored", **restored.fields())
 
     async def _reason_against(self, serving: Serving) -> str | None:
         if self._verify is None:
