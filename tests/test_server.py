@@ -33,8 +33,10 @@ async def test_the_service_manager_is_told_every_change_of_state(
     daemon = await start_daemon(site.file, secrets=[API_KEY], environ=manager.environ)
     expiry = f"certificate until {site.leaf.certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     ready = await manager.told(lambda message: "READY" in message)
-    assert ready == {"READY": "1", "STATUS": f"generation 1, {expiry}"}
-    assert all(message.keys() == {"STATUS"} for message in manager.seen[:-1])
+    assert ready == {"READY": "1", "STATUS": f"generation 1, {expiry}, 0 connections"}
+    first, *others = manager.seen[:-1]
+    assert int(first["EXTEND_TIMEOUT_USEC"]) >= 30_000_000, "it may wait for its files (tls.start_wait)"
+    assert all(message.keys() == {"STATUS"} for message in others)
 
     site.rotate()
     daemon.signal(signal.SIGHUP)
@@ -47,13 +49,16 @@ async def test_the_service_manager_is_told_every_change_of_state(
     daemon.signal(signal.SIGHUP)
     await manager.told(lambda message: "RELOADING" in message)
     ready = await manager.told(lambda message: "READY" in message)
-    assert ready["STATUS"] == f"generation 2, {expiry}, the last reload was refused"
+    assert ready["STATUS"].startswith(f"generation 2, {expiry}, 0 connections, refused since ")
+    assert ready["STATUS"].endswith(" UTC: truncated_pem")
 
     async with Connection.to(daemon, site.authority) as client:
         await client.send("/stream")
         await client.head()
         daemon.signal(signal.SIGTERM)
         assert (await manager.told(lambda message: "STOPPING" in message))["STOPPING"] == "1"
+        extended = await manager.told(lambda message: "EXTEND_TIMEOUT_USEC" in message)
+        assert int(extended["EXTEND_TIMEOUT_USEC"]) >= 30_000_000, "it drains for service.drain_timeout"
         site.rotate()
         daemon.signal(signal.SIGHUP)
         await daemon.event("reload.applied", trigger="sighup", generation=3)

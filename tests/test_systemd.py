@@ -42,6 +42,13 @@ def test_a_reload_is_told_with_the_time_that_notify_reload_asks_for(manager: soc
     assert manager.recv(1000) == b"STOPPING=1\nSTATUS=draining"
 
 
+def test_signs_of_life_and_of_patience_are_told_in_the_words_of_the_protocol(manager: socket.socket) -> None:
+    assert systemd.alive()
+    assert systemd.extend(1.5)
+    assert manager.recv(1000) == b"WATCHDOG=1"
+    assert manager.recv(1000) == b"EXTEND_TIMEOUT_USEC=1500000"
+
+
 def test_an_abstract_socket_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"rekeyd-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:

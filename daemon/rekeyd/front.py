@@ -17,8 +17,8 @@ from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.door import Door, Limits
 from rekeyd.listeners.http.gateway import Guards, HttpGateway, Records
+from rekeyd.proof import Pulse, reason_against
 from rekeyd.reload.current import Current, Serving
-from rekeyd.reload.probe import reason_against
 from rekeyd.settings import Settings
 from rekeyd.system.sockets import Sockets
 from rekeyd.telemetry.decisions import DecisionLog
@@ -28,7 +28,6 @@ from rekeyd.telemetry.logs import Logs
 from rekeyd.telemetry.metrics import Metrics
 from rekeyd.telemetry.report import Listener, Report
 from rekeyd.trust.generation import Generation
-from rekeyd.trust.names import choose
 from rekeyd.upstream.pools import Pools
 
 TUNNELS_END = 5.0
@@ -74,6 +73,7 @@ class Front:
         self._checks = Checks(current, self._pools, self._calls.health)
         self._gateway = self._make_gateway()
         self._door: Door | None = None
+        self._pulse = Pulse()
 
     def _make_calls(self) -> Calls:
         return Calls(
@@ -134,9 +134,19 @@ class Front:
         return [Listener(door.name, *door.address, tls=door.tls) for door in self._doors]
 
     @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._ledger)
+
+    @property
     def grpc_upstream(self) -> str | None:
         """Where calls go; None where gRPC is not served."""
         return self._calls.upstream
+
+    @property
+    def _own_doors(self) -> list[Door]:
+        """Those by which others come in: not those of this machine to its peers."""
+        return [*filter(None, (self._door, self._calls.door, self._cluster.door))]
 
     @property
     def _doors(self) -> list[Door]:
@@ -167,10 +177,17 @@ class Front:
 
         Through each door that has TLS: the first that shows something else is enough.
         """
-        for door in (self._door, self._calls.door, self._cluster.door):
-            if door is not None and (reason := await _reason_against(serving, door)) is not None:
+        for door in self._own_doors:
+            if (reason := await reason_against(serving, door)) is not None:
                 return reason
         return None
+
+    async def reason_for_doubt(self, within: float) -> str | None:
+        """Does each door of ours still let somebody in, within so many seconds? None where it does."""
+        serving = self._current.serving
+        return (
+            None if serving is None else await self._pulse.reason_for_doubt(serving, self._own_doors, within)
+        )
 
     # Stop.
 
@@ -212,18 +229,3 @@ class Front:
         self._decisions.close()
         self._handshakes.close()
         self._calls.end()
-
-
-async def _reason_against(serving: Serving, door: Door) -> str | None:
-    generation = serving.generation
-    if not door.tls or generation.default is None:
-        return None
-    name = next((n.replace("*", "probe") for n in generation.default.leaf.dns_names), None)
-    strict = generation.settings.tls.strict_sni
-    if strict and name is None:
-        return None
-    shown = {material.leaf.sha256 for material in choose(generation.certificates, name, strict=strict)}
-    try:
-        return await reason_against(shown, *door.address, name, announce=door.expect_probe)
-    finally:
-        door.forget_probes()

@@ -33,6 +33,7 @@ from rekeyd.settings import Settings
 from rekeyd.system import process, systemd
 from rekeyd.system.sockets import Sockets
 from rekeyd.system.unix_socket import can_be_made
+from rekeyd.system.watchdog import Watchdog, interval_in
 from rekeyd.telemetry.keeping import Keeper, keep
 from rekeyd.telemetry.logs import Logs
 from rekeyd.telemetry.report import Listener
@@ -44,6 +45,12 @@ log = structlog.get_logger()
 
 SERVED, NOT_SERVED, SETTINGS_WRONG = 0, 1, 2
 """Exit statuses (README, "Commands")."""
+
+SAID_EVERY = 10.0
+"""Seconds between two looks at what changes by itself, such as the number of connections."""
+
+MARGIN = 30.0
+"""Seconds for what a start or a stop does besides waiting."""
 
 
 class Server:
@@ -66,30 +73,43 @@ class Server:
         self._sockets = sockets
         self._vault = vault
         self._front = Front(settings, current=current, logs=logs, sockets=self._sockets)
-        self._reloader = Reloader(
-            current,
-            disk.load,
-            _build,
-            verify=self._verify,
-            on_outcome=[self._front.metrics.reloaded, self._follow],
-            start_wait=settings.tls.start_wait,
-            restore=lambda: vault.restore(settings, _build),
-        )
+        self._reloader = self._make_reloader()
         self._expiry = ExpiryWatch(current)
-        self._condition = Condition(current, self._reloader, disk, self._front.evidence, self._front.report)
+        self._condition = Condition(
+            current,
+            self._reloader,
+            disk,
+            self._front.evidence,
+            self._front.report,
+            lambda: self._front.connections,
+        )
+        self._said = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._admin: AdminListener | None = None
         self._scrapes: MetricsListener | None = None
         self._keeper: Keeper | None = None
+        self._watchdog: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._cut = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The port, once connections are taken."""
 
+    def _make_reloader(self) -> Reloader:
+        return Reloader(
+            self._current,
+            self._disk.load,
+            _build,
+            verify=self._verify,
+            on_outcome=[self._front.metrics.reloaded, self._follow],
+            start_wait=self._settings.tls.start_wait,
+            restore=lambda: self._vault.restore(self._settings, _build),
+        )
+
     async def run(self) -> int:
         """Serve until a signal ends it; the exit status."""
         self._handle_signals()
+        systemd.extend(self._settings.tls.start_wait + MARGIN)
         first = await self._first()
         if first is None:
             await self._end()
@@ -142,6 +162,7 @@ class Server:
     def _start_tasks(self) -> None:
         tls, reload = self._settings.tls, self._reloader.reload
         self._tasks.append(asyncio.create_task(self._expiry.run(), name="expiry"))
+        self._tasks.append(asyncio.create_task(self._keep_saying(), name="status"))
         if tls.watch:
             watch = Watch(lambda: self._disk.paths, reload)
             self._tasks.append(asyncio.create_task(watch.run(), name="watch"))
@@ -193,7 +214,15 @@ class Server:
             grpc_upstream=self._front.grpc_upstream,
         )
         systemd.ready(self._condition.summary())
+        self._start_watchdog()
         self.started.set_result(self._listeners[0].port)
+
+    def _start_watchdog(self) -> None:
+        interval = interval_in(os.environ, os.getpid())
+        if interval is not None:
+            watchdog = Watchdog(interval, prove=self._front.reason_for_doubt, sign=systemd.alive)
+            self._watchdog = asyncio.create_task(watchdog.run(), name="watchdog")
+            self._tasks.append(self._watchdog)
 
     @property
     def _listeners(self) -> list[Listener]:
@@ -249,8 +278,19 @@ class Server:
             self._expiry.look()
         if changed or outcome.refused:
             self._front.follow(generation, changed=changed)
-        if not self._stop.is_set():
-            systemd.notify(STATUS=self._condition.summary())
+        self._say()
+
+    async def _keep_saying(self) -> None:
+        while True:
+            await asyncio.sleep(SAID_EVERY)
+            self._say()
+
+    def _say(self) -> None:
+        """How it is, for `systemctl status`, where that has changed."""
+        summary = self._condition.summary()
+        if summary != self._said and not self._stop.is_set():
+            self._said = summary
+            systemd.notify(STATUS=summary)
 
     async def _verify(self, serving: Serving) -> str | None:
         return None if self._stop.is_set() else await self._front.verify(serving)
@@ -259,6 +299,9 @@ class Server:
 
     async def _drain(self) -> None:
         systemd.stopping("draining")
+        systemd.extend(self._settings.service.drain_timeout + MARGIN)
+        if self._watchdog is not None:
+            self._watchdog.cancel()  # from STOPPING=1 on the service manager waits for no sign of life
         self._front.close()
         drained = asyncio.create_task(self._front.drain(self._settings.service.drain_timeout))
         cut = asyncio.create_task(self._cut.wait())

@@ -35,6 +35,16 @@ def stopping(status: str) -> bool:
     return notify(STOPPING=1, STATUS=status)
 
 
+def extend(seconds: float) -> bool:
+    """Starting or stopping may take so long from now on, whatever the unit's timeout is; never less."""
+    return notify(EXTEND_TIMEOUT_USEC=int(seconds * 1e6))
+
+
+def alive() -> bool:
+    """The sign of life that the watchdog waits for."""
+    return notify(WATCHDOG=1)
+
+
 def store(name: str, descriptor: int) -> bool:
     """Have the service manager keep a copy of `descriptor` and hand it to whoever we are after a restart.
 
