@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from conftest import StartDaemon
+from rekeyd.reload.sealed import seal
+from rekeyd.reload.vault import PREFIX
 from support.daemon import Daemon
 from support.generations import API_KEY, Site
 from support.live import Connection, configure, live_site, shown_serial, trusting
@@ -32,14 +34,24 @@ def start(site: Site, manager: ServiceManager, ledger: Ledger) -> Daemon:
 
 async def crashed(site: Site, manager: ServiceManager, ledger: Ledger) -> None:
     """A daemon that served the site, was kept, and is gone without a word."""
+    before = set(manager.kept)
     daemon = start(site, manager, ledger)
     try:
         await daemon.event("daemon.started")
-        await eventually(lambda: len(manager.kept) == 1)
+        await eventually(lambda: len(manager.kept) == 1 and manager.kept.keys() != before)
         daemon.process.kill()
         assert await daemon.exited() == -signal.SIGKILL
     finally:
         daemon.kill()
+
+
+def keep(site: Site, manager: ServiceManager) -> None:
+    """What such a daemon would have had kept, without the daemon."""
+    site.disk.load()
+    snapshot = site.disk.take_snapshot()
+    assert snapshot is not None
+    manager.kept[f"{PREFIX}1"] = seal(snapshot, {}, number=4)
+    manager.least = 1
 
 
 def torn_certificate(site: Site) -> None:
@@ -60,12 +72,12 @@ async def test_what_was_good_is_served_at_once_and_the_disk_as_soon_as_it_is_men
 ) -> None:
     site = live_site(tmp_path)
     good = site.leaf
-    await crashed(site, manager, ledger)
+    keep(site, manager)
     spoil(site)
     daemon = start(site, manager, ledger)
     try:
         restored = await daemon.event("generation.restored")
-        assert (restored["level"], restored["generation"], restored["was"]) == ("warning", 1, 1)
+        assert (restored["level"], restored["generation"], restored["was"]) == ("warning", 1, 4)
         await daemon.event("daemon.started")
         async with Connection.to(daemon, site.authority) as client:
             assert client.serial == good.serial
@@ -83,11 +95,27 @@ async def test_what_was_good_is_served_at_once_and_the_disk_as_soon_as_it_is_men
     daemon.assert_nothing_leaked()
 
 
+async def test_a_daemon_that_was_killed_is_followed_by_one_that_serves_the_same(
+    tmp_path: Path, manager: ServiceManager, ledger: Ledger
+) -> None:
+    site = live_site(tmp_path)
+    await crashed(site, manager, ledger)
+    torn_certificate(site)
+    daemon = start(site, manager, ledger)
+    try:
+        await daemon.event("daemon.started")
+        assert await shown_serial(daemon, trusting(site.authority)) == site.leaf.serial
+        assert daemon.told("generation.restored")
+        await daemon.stop()
+    finally:
+        daemon.kill()
+
+
 async def test_it_goes_on_as_after_any_reload_that_was_refused(
     tmp_path: Path, manager: ServiceManager, ledger: Ledger
 ) -> None:
     site = live_site(tmp_path, tls={"settle": 0.2})
-    await crashed(site, manager, ledger)
+    keep(site, manager)
     torn_certificate(site)
     configure(site, tls={"settle": 0.2}, service={"max_request_size_mb": 7})
     daemon = start(site, manager, ledger)
@@ -112,7 +140,7 @@ async def test_a_start_that_failed_before_is_none_any_more_and_does_not_wait(
     """Such as a policy that makes no sense: now it is a reload that was refused."""
     (tmp_path / "policy.yaml").write_text("rights: {GET /collections: read}")
     site = live_site(tmp_path, access={"policy": "policy.yaml"}, tls={"start_wait": 3600})
-    await crashed(site, manager, ledger)
+    keep(site, manager)
     (tmp_path / "policy.yaml").write_text("rights: {nonsense: read}")
     daemon = start(site, manager, ledger)
     try:
@@ -128,7 +156,7 @@ async def test_what_only_a_restart_changes_is_as_the_file_says_now(
     tmp_path: Path, manager: ServiceManager, ledger: Ledger
 ) -> None:
     site = live_site(tmp_path)
-    await crashed(site, manager, ledger)
+    keep(site, manager)
     configure(site, service={"host": "127.0.0.2"})
     torn_certificate(site)
     daemon = start(site, manager, ledger)
@@ -144,7 +172,7 @@ async def test_settings_that_are_wrong_are_for_a_person_whatever_is_kept(
     tmp_path: Path, manager: ServiceManager, ledger: Ledger
 ) -> None:
     site = live_site(tmp_path)
-    await crashed(site, manager, ledger)
+    keep(site, manager)
     configure(site, service={"htp_port": 1})
     daemon = start(site, manager, ledger)
     try:
@@ -159,7 +187,7 @@ async def test_where_the_disk_is_good_it_wins_and_is_kept_instead(
     tmp_path: Path, manager: ServiceManager, ledger: Ledger
 ) -> None:
     site = live_site(tmp_path)
-    await crashed(site, manager, ledger)
+    keep(site, manager)
     [before] = manager.kept
     renewed = site.rotate()
     await crashed(site, manager, ledger)
@@ -179,7 +207,7 @@ async def test_what_is_kept_and_of_no_use_is_told_and_the_files_are_waited_for(
     tmp_path: Path, manager: ServiceManager, ledger: Ledger
 ) -> None:
     site = live_site(tmp_path, service={"enable_tls": False})
-    await crashed(site, manager, ledger)
+    keep(site, manager)
     configure(site, tls={"start_wait": 0.3})
     torn_certificate(site)
     daemon = start(site, manager, ledger)

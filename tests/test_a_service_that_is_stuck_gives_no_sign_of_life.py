@@ -98,6 +98,7 @@ async def test_one_whose_listener_has_died_gives_none(
         for _ in range(2):
             await hasty.told(is_sign)
         shared.shutdown(socket.SHUT_RDWR)
+        await daemon.event("listener.lost", listener="http", level="critical")
         withheld = await daemon.event("watchdog.withheld")
         assert "the listener http lets nobody in: nobody listens" in withheld["problem"]
         before = signs(hasty)

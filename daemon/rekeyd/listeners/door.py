@@ -37,6 +37,8 @@ ACCEPTS_AT_ONCE = 64
 """Between two looks at the connections that are open already: a flood of new ones can't starve them."""
 _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ROOM_AGAIN_AFTER = 0.5
+_NOT_LISTENING = frozenset({errno.EBADF, errno.EINVAL})
+"""As after shutdown(2) by somebody else who holds the socket."""
 
 ProtocolFactory = Callable[[Serving], asyncio.Protocol]
 """What it makes may have `turned_away`: true where it let nobody in, and told of that itself."""
@@ -166,6 +168,8 @@ class Door:
             except OSError as error:
                 if error.errno in _OUT_OF_ROOM:
                     self._no_room(error)
+                elif error.errno in _NOT_LISTENING:
+                    self._lose(error)
                 return False  # else: none is left, or it broke off in the queue (accept(2), "Error handling")
             task = self._loop.create_task(self._admit(sock, address))
             self._admitting.add(task)
@@ -177,6 +181,12 @@ class Door:
         log.error("listener.exhausted", listener=self.name, error=error.strerror, retry_in=_ROOM_AGAIN_AFTER)
         self._accept_off()
         self._loop.call_later(_ROOM_AGAIN_AFTER, self._accept_on)
+
+    def _lose(self, error: OSError) -> None:
+        """Nothing comes here any more; to ask for more would turn in circles."""
+        log.critical("listener.lost", listener=self.name, error=error.strerror, fix="Restart the service")
+        self._closed = True
+        self._accept_off()
 
     async def _admit(self, sock: socket.socket, address: Any) -> None:
         serving = self._current.serving
