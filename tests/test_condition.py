@@ -29,7 +29,7 @@ class Place:
         self.reloader = Reloader(self.current, site.disk.load, serving_of)
         self.checks = Checks(self.current, Pools())
         evidence = Evidence(lambda: self.current.generation, now=lambda: 1_800_000_000.0)
-        self.condition = Condition(self.current, self.reloader, site.disk, evidence, self._report)
+        self.condition = Condition(self.current, self.reloader, site.disk, evidence, self._report, lambda: 2)
 
     async def _report(self) -> Report:
         return Report(await self.checks.all(), grpc_health=await self.checks.grpc_health())
@@ -71,10 +71,16 @@ async def test_the_summary_says_generation_expiry_and_refusal(place: Place) -> N
     assert place.current.generation is not None
     assert place.current.generation.default is not None
     until = f"{place.current.generation.default.leaf.not_after:%Y-%m-%d %H:%M} UTC"
-    assert place.condition.summary() == f"generation 1, certificate until {until}"
+    assert place.condition.summary() == f"generation 1, certificate until {until}, 2 connections"
     place.site.cert.write_bytes(b"")
     await place.reloader.reload("sighup")
-    assert place.condition.summary().endswith("the last reload was refused")
+    assert place.reloader.refused_since is not None
+    since = dt.datetime.fromtimestamp(place.reloader.refused_since, dt.UTC)
+    refused = f"refused since {since:%Y-%m-%d %H:%M} UTC: empty"
+    assert place.condition.summary() == f"generation 1, certificate until {until}, 2 connections, {refused}"
+    place.site.rotate()
+    await place.reloader.reload("sighup")
+    assert place.condition.summary().endswith(", 2 connections")
 
 
 @pytest.mark.parametrize(("answer", "health"), [(b"\x08\x01", "serving"), (b"\x08\x02", "not_serving")])

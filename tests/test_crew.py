@@ -104,7 +104,9 @@ async def test_what_they_count_is_one_sum_that_outlives_them(supervisor: Supervi
     assert await supervisor.value("rekeyd_generation") == 1
     before = await supervisor.pids()
     supervisor.crew.renew()
-    await eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before), what="other workers")
+    await eventually(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in before), what="other workers", timeout=20
+    )
     assert await supervisor.value("rekeyd_decisions_total", decision="allowed") == 6
     assert set(await supervisor.pids()).isdisjoint(before)
     async with supervisor.client() as client:
@@ -132,7 +134,7 @@ async def test_one_that_is_told_to_end_finishes_what_it_has_once_another_has_beg
         # What runs on one that is leaving rests on its key all the same.
         configure(supervisor.site, service={"workers": 2, "api_key": "another-key-of-some-length"})
         assert (await supervisor.reloader.reload("sighup")).generation == 2
-        await eventually(lambda: len(supervisor.crew._members) == 2, what="the end of the stream")
+        await eventually(lambda: len(supervisor.crew._members) == 2, what="the end of the stream", timeout=20)
     assert set(await supervisor.pids()).isdisjoint(before)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from rekeyd.reload.current import Serving
 from rekeyd.system.sockets import bind
@@ -389,3 +391,14 @@ def test_the_wildcard_for_ipv6_takes_ipv4_too_and_an_address_is_only_itself() ->
         socket.create_connection(("::1", port)).close()
     with bind("127.0.0.1", 0) as one, pytest.raises(OSError, match="in use"):
         bind("127.0.0.1", one.getsockname()[1])
+
+
+async def test_a_socket_that_somebody_else_ended_is_told_of_once_and_asked_no_more(tmp_path: Path) -> None:
+    async with stage(tmp_path, answering(ok())) as scene:
+        structlog.reset_defaults()
+        with capture_logs() as logs:
+            scene.door._listening.shutdown(socket.SHUT_RDWR)
+            await eventually(lambda: logs)
+            scene.door._accept_on()
+            await asyncio.sleep(0.05)
+        assert [(line["event"], line["log_level"]) for line in logs] == [("listener.lost", "critical")]

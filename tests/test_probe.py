@@ -12,7 +12,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from rekeyd.reload.probe import UnprovenError, fingerprint_shown, reason_against
+from rekeyd.reload.probe import UnprovenError, enter, fingerprint_shown, reason_against
 from support.pki import Authority, Leaf
 from support.waiting import eventually
 
@@ -143,6 +143,37 @@ async def test_a_listener_that_is_gone_proves_nothing(logs: Logs) -> None:
 
     assert await reason_against(["any"], HOST, port) is None
     assert logs[0]["reason"] == "nobody listens"
+
+
+async def test_a_listener_that_can_not_be_reached_from_here_proves_nothing(logs: Logs) -> None:
+    assert await reason_against(["any"], "192.0.2.1", 1) is None  # an address that this machine hasn't
+    assert logs[0]["reason"].startswith("it can't be reached from here")
+
+
+async def test_a_listener_in_plaintext_is_left_once_it_let_us_in(leaf: Leaf) -> None:
+    let_in, over = asyncio.Event(), asyncio.Event()
+
+    async def announce(_: tuple[str, int]) -> None:
+        over.set()
+
+    async with listening(None) as (port, came):
+        entering = asyncio.create_task(enter(HOST, port, let_in, timeout=10, announce=announce))
+        await eventually(lambda: came)
+        assert over.is_set()
+        assert not entering.done()
+        let_in.set()
+        await entering
+
+
+async def unannounced(_: tuple[str, int]) -> None:
+    """Nobody is told."""
+
+
+async def test_a_listener_in_plaintext_that_lets_nobody_in_proves_nothing() -> None:
+    with socket.create_server((HOST, 0)) as deaf:
+        port = deaf.getsockname()[1]
+        with pytest.raises(UnprovenError, match=r"let in within 0\.1 seconds"):
+            await enter(HOST, port, asyncio.Event(), timeout=0.1, announce=unannounced)
 
 
 async def test_who_listens_is_told_beforehand_where_the_probe_comes_from(leaf: Leaf, tmp_path: Path) -> None:

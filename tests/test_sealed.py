@@ -94,12 +94,6 @@ def test_a_secret_that_is_a_credential_comes_back_with_what_was_read(site: Site,
     assert told.get_secret_value() == API_KEY
 
 
-def test_of_two_the_one_that_was_sealed_later_is_known(site: Site) -> None:
-    snapshot = site.disk.snapshot()
-    with sealed_away(snapshot) as first, sealed_away(snapshot) as second:
-        assert unseal(first, running=None).moment < unseal(second, running=None).moment
-
-
 def test_what_a_reload_can_not_change_is_that_of_the_process_that_takes_it_out(site: Site) -> None:
     running = site.disk.load().settings
     site.configure(service={"http_port": 1234, "max_request_size_mb": 5})
@@ -187,7 +181,7 @@ def test_any_snapshot_survives(
         "access": {"keys_file": "keys.yaml", "policy": "./policy.yaml"},
         "service": {"verify_https_client_certificate": True},
     }
-    kept = Sealed(number, at, number * 3, snapshot_of(sections, named, listing, mode))
+    kept = Sealed(number, at, snapshot_of(sections, named, listing, mode))
     assert unpack(b"".join(pack(kept, {}, Path("/")))) == kept
 
 
@@ -196,7 +190,7 @@ def test_any_snapshot_survives(
 
 @pytest.fixture
 def packed(site: Site) -> bytes:
-    return b"".join(pack(Sealed(1, 2.0, 3, site.disk.snapshot()), {}, Path("/")))
+    return b"".join(pack(Sealed(1, 2.0, site.disk.snapshot()), {}, Path("/")))
 
 
 def refusal(data: bytes) -> str:
@@ -260,7 +254,7 @@ def test_a_header_without_sense_is_refused(change: Callable[[dict[str, Any]], ob
 
 def test_settings_that_this_version_does_not_know_are_refused_without_their_values(site: Site) -> None:
     environ = {"REKEYD__SERVICE__API_KEYS": OTHER_KEY, "REKEYD__SERVICE__HTTP_PORT": OTHER_KEY}
-    kept = Sealed(1, 2.0, 3, site.disk.snapshot())
+    kept = Sealed(1, 2.0, site.disk.snapshot())
 
     told = refusal(b"".join(pack(kept, environ, Path("/"))))
 
@@ -288,7 +282,7 @@ def test_only_what_bears_on_settings_is_sealed_of_the_environment(site: Site) ->
 
 
 def test_no_secret_is_in_a_repr(site: Site) -> None:
-    shown = repr(Sealed(1, 2.0, 3, site.disk.snapshot()))
+    shown = repr(Sealed(1, 2.0, site.disk.snapshot()))
     assert API_KEY not in shown
     assert "PRIVATE KEY" not in shown
 

@@ -1,12 +1,9 @@
 """The daemon as a process: where it listens, what it tells the service manager, how a start fails."""
 
-import asyncio
-import contextlib
-import select
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,57 +12,31 @@ import pytest
 from conftest import StartDaemon
 from support.daemon import SOURCE_ROOT, Daemon
 from support.generations import API_KEY
-from support.live import PATIENCE, Connection, live_site
+from support.live import Connection, live_site
+from support.manager import ServiceManager
 from support.pki import write_torn
 from support.secrets import Ledger
 
 SERVE = (sys.executable, "-m", "rekeyd", "serve", "-c")
 
 
-class Manager:
-    """The service manager's end of sd_notify(3): each message as a mapping, in order."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
-        self._socket.setblocking(False)
-        self.messages: list[dict[str, str]] = []
-
-    async def told(self, wanted: Callable[[dict[str, str]], bool]) -> dict[str, str]:
-        """The next message that is wanted."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(PATIENCE):
-            while True:
-                lines = (await loop.sock_recv(self._socket, 65536)).decode().splitlines()
-                message = dict(line.split("=", 1) for line in lines)
-                self.messages.append(message)
-                if wanted(message):
-                    return message
-
-    def has_more(self) -> bool:
-        return bool(select.select([self._socket], [], [], 0)[0])
-
-    def close(self) -> None:
-        self._socket.close()
-
-
 @pytest.fixture
-async def manager(tmp_path: Path) -> AsyncIterator[Manager]:
-    with contextlib.closing(Manager(tmp_path / "notify.sock")) as manager:
+async def manager(tmp_path: Path) -> AsyncIterator[ServiceManager]:
+    with ServiceManager(tmp_path / "notify.sock") as manager:
         yield manager
 
 
 async def test_the_service_manager_is_told_every_change_of_state(
-    start_daemon: StartDaemon, tmp_path: Path, manager: Manager
+    start_daemon: StartDaemon, tmp_path: Path, manager: ServiceManager
 ) -> None:
     site = live_site(tmp_path, tls={"watch": False})
-    environ = {"NOTIFY_SOCKET": str(manager.path)}
-    daemon = await start_daemon(site.file, secrets=[API_KEY], environ=environ)
+    daemon = await start_daemon(site.file, secrets=[API_KEY], environ=manager.environ)
     expiry = f"certificate until {site.leaf.certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     ready = await manager.told(lambda message: "READY" in message)
-    assert ready == {"READY": "1", "STATUS": f"generation 1, {expiry}"}
-    assert all(message.keys() == {"STATUS"} for message in manager.messages[:-1])
+    assert ready == {"READY": "1", "STATUS": f"generation 1, {expiry}, 0 connections"}
+    first, *others = manager.seen[:-1]
+    assert int(first["EXTEND_TIMEOUT_USEC"]) >= 30_000_000, "it may wait for its files (tls.start_wait)"
+    assert all(message.keys() == {"STATUS"} for message in others)
 
     site.rotate()
     daemon.signal(signal.SIGHUP)
@@ -78,13 +49,16 @@ async def test_the_service_manager_is_told_every_change_of_state(
     daemon.signal(signal.SIGHUP)
     await manager.told(lambda message: "RELOADING" in message)
     ready = await manager.told(lambda message: "READY" in message)
-    assert ready["STATUS"] == f"generation 2, {expiry}, the last reload was refused"
+    assert ready["STATUS"].startswith(f"generation 2, {expiry}, 0 connections, refused since ")
+    assert ready["STATUS"].endswith(" UTC: truncated_pem")
 
     async with Connection.to(daemon, site.authority) as client:
         await client.send("/stream")
         await client.head()
         daemon.signal(signal.SIGTERM)
         assert (await manager.told(lambda message: "STOPPING" in message))["STOPPING"] == "1"
+        extended = await manager.told(lambda message: "EXTEND_TIMEOUT_USEC" in message)
+        assert int(extended["EXTEND_TIMEOUT_USEC"]) >= 30_000_000, "it drains for service.drain_timeout"
         site.rotate()
         daemon.signal(signal.SIGHUP)
         await daemon.event("reload.applied", trigger="sighup", generation=3)

@@ -42,6 +42,13 @@ def test_a_reload_is_told_with_the_time_that_notify_reload_asks_for(manager: soc
     assert manager.recv(1000) == b"STOPPING=1\nSTATUS=draining"
 
 
+def test_signs_of_life_and_of_patience_are_told_in_the_words_of_the_protocol(manager: socket.socket) -> None:
+    assert systemd.alive()
+    assert systemd.extend(1.5)
+    assert manager.recv(1000) == b"WATCHDOG=1"
+    assert manager.recv(1000) == b"EXTEND_TIMEOUT_USEC=1500000"
+
+
 def test_an_abstract_socket_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"rekeyd-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
@@ -62,6 +69,20 @@ def test_without_a_service_manager_nothing_is_done_and_nothing_raised(
     assert systemd.notify(READY=1) is False
     monkeypatch.delenv("NOTIFY_SOCKET")
     assert systemd.notify(READY=1) is False
+
+
+def test_a_descriptor_is_given_to_be_kept_by_name_and_taken_back(manager: socket.socket) -> None:
+    reading, writing = os.pipe()
+    assert systemd.store("generation-1", writing)
+    os.close(writing)
+    message, [copy], _, _ = socket.recv_fds(manager, 1000, 4)
+    assert message == b"FDSTORE=1\nFDNAME=generation-1"
+    os.write(copy, b"the same pipe")
+    assert os.read(reading, 100) == b"the same pipe"
+    os.close(copy)
+    os.close(reading)
+    assert systemd.forget("generation-1")
+    assert manager.recv(1000) == b"FDSTOREREMOVE=1\nFDNAME=generation-1"
 
 
 def test_a_service_manager_that_does_not_listen_is_not_waited_for_long(manager: socket.socket) -> None:

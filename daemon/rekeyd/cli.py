@@ -40,6 +40,7 @@ from rekeyd.reload.current import Current
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.outcome import Result
 from rekeyd.reload.starting import settings_to_start_with
+from rekeyd.reload.vault import Vault, is_kept
 from rekeyd.server import Server
 from rekeyd.system import process
 from rekeyd.system.sockets import descriptors_handed_over, sockets_of
@@ -187,9 +188,11 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 def _run_server(file: Path, stage: Stage | None = None) -> int:
     process.settle()
-    sockets = sockets_of(descriptors_handed_over(os.environ, os.getpid()))
+    handed = descriptors_handed_over(os.environ, os.getpid())
+    vault = Vault({name: number for name, number in handed if is_kept(name)}, os.environ)
+    sockets = sockets_of([each for each in handed if not is_kept(each[0])])
     disk = Disk(file, {} if stage else os.environ)
-    settings = settings_to_start_with(disk)
+    settings = settings_to_start_with(disk, kept=vault.holds_one)
     confined = confine(settings, os.environ, *([stage.directory] if stage else []))
     audit = open_audit(disk.parsed) if disk.parsed is not None else None
     current = Current()
@@ -203,7 +206,7 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
     confined.tell()
 
     async def run() -> int:
-        server = Server(disk, settings, current, logs, sockets)
+        server = Server(disk, settings, current, logs, sockets, vault)
         if stage is None:
             return await server.run()
         act = asyncio.create_task(_perform(stage, server))

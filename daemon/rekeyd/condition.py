@@ -21,6 +21,7 @@ from rekeyd.reload.reloader import Reloader
 from rekeyd.telemetry.evidence import Evidence
 from rekeyd.telemetry.report import Report
 from rekeyd.telemetry.status import State, status_of
+from rekeyd.trust.generation import Severity
 from rekeyd.upstream.grpc_health import GrpcHealth
 from rekeyd.upstream.pools import Pools
 
@@ -55,13 +56,14 @@ class Checks:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What it is read from; `report` asks what serves."""
+    """What it is read from; `report` asks what serves, `connections` counts those that are open."""
 
     current: Current
     reloader: Reloader
     disk: Disk
     evidence: Evidence
     report: Callable[[], Awaitable[Report]]
+    connections: Callable[[], int]
 
     async def status(self, *, stopping: bool, kept_in: Path | None = None) -> dict[str, Any]:
         """All of it as JSON-able values. `kept_in` is where evidence is kept."""
@@ -84,11 +86,21 @@ class Condition:
         return await asyncio.to_thread(status_of, state, dt.datetime.now(dt.UTC))
 
     def summary(self) -> str:
-        """One line for `systemctl status`."""
-        generation, last = self.current.generation, self.reloader.last
+        """One short line for `systemctl status`."""
+        generation, connections = self.current.generation, self.connections()
         parts = [f"generation {self.current.number}"]
         if generation is not None and generation.default is not None:
             parts.append(f"certificate until {generation.default.leaf.not_after:%Y-%m-%d %H:%M} UTC")
-        if last is not None and last.refused:
-            parts.append("the last reload was refused")
+        parts.append(f"{connections} connection{'' if connections == 1 else 's'}")
+        if (refused := self._refused()) is not None:
+            parts.append(refused)
         return ", ".join(parts)
+
+    def _refused(self) -> str | None:
+        """Since when what is on the disk is refused, and for what in a word."""
+        since, last = self.reloader.refused_since, self.reloader.last
+        if since is None:
+            return None
+        against = (f.rule for f in last.findings if f.severity is not Severity.WARN) if last else ()
+        moment = dt.datetime.fromtimestamp(since, dt.UTC)
+        return f"refused since {moment:%Y-%m-%d %H:%M} UTC: {next(iter(against), 'unknown')}"

@@ -8,7 +8,6 @@ it.
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from rekeyd import __version__
@@ -19,9 +18,9 @@ from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.door import Door, Limits
 from rekeyd.listeners.http.gateway import Guards, HttpGateway, Records
+from rekeyd.proof import DoorWay, Pulse, Way, reason_against
 from rekeyd.reload.contexts import ContextError, serving_of
 from rekeyd.reload.current import Current, Serving
-from rekeyd.reload.probe import reason_against
 from rekeyd.settings import Settings
 from rekeyd.system.sockets import Sockets
 from rekeyd.telemetry.decisions import DecisionLog
@@ -31,30 +30,29 @@ from rekeyd.telemetry.logs import Logs
 from rekeyd.telemetry.metrics import Metrics
 from rekeyd.telemetry.report import Listener, Report
 from rekeyd.trust.generation import Generation, Part
-from rekeyd.trust.names import choose
 from rekeyd.upstream.connectors import ApplicationError, find_factory
 from rekeyd.upstream.pools import Pools
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where is to be listened. `proves`: a client without a certificate sees there what is served."""
+    """Where is to be listened; `outward` for this machine on its way to a peer, else for who comes in."""
 
     name: str
     host: str
     port: int
     tls: bool
-    proves: bool
+    outward: bool = False
 
 
 def places_in(settings: Settings) -> list[Place]:
     """Every place where is listened, but for what is asked of the daemon itself."""
     service = settings.service
-    places = [("http", service.host, service.http_port, service.enable_tls, True)]
+    places = [Place("http", service.host, service.http_port, service.enable_tls)]
     if (port := grpc_port_of(settings)) is not None:
-        places.append(("grpc", service.host, port, service.enable_tls, True))
-    places += [(name, host, port, tls, tls) for name, host, port, tls in places_of_peers(settings)]
-    return [Place(name, host, port, tls, tls and proves) for name, host, port, tls, proves in places]
+        places.append(Place("grpc", service.host, port, service.enable_tls))
+    peers = places_of_peers(settings)
+    return [*places, *(Place(name, host, port, tls, outward=not tls) for name, host, port, tls in peers)]
 
 
 TUNNELS_END = 5.0
@@ -70,6 +68,8 @@ class Front:
         self._logs = logs
         self._sockets = sockets
         self._ledger = Ledger()
+        self.sealed: int | None = None
+        """A descriptor of the sealed snapshot of what is served, where there is one: nobody here needs it."""
         self.evidence = Evidence(lambda: current.generation, now=time.time)
         self.metrics = Metrics(
             version=__version__,
@@ -100,6 +100,7 @@ class Front:
         self._checks = Checks(current, self._pools, self._calls.health)
         self._gateway = self._make_gateway()
         self._door: Door | None = None
+        self._pulse = Pulse()
 
     def _make_calls(self) -> Calls:
         return Calls(
@@ -160,9 +161,20 @@ class Front:
         return [Listener(door.name, *door.address, tls=door.tls) for door in self._doors]
 
     @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._ledger)
+
+    @property
     def grpc_upstream(self) -> str | None:
         """Where calls go; None where gRPC is not served."""
         return self._calls.upstream
+
+    @property
+    def own_doors(self) -> dict[str, Door]:
+        """Those by which others come in, by name: not those of this machine to its peers."""
+        doors = (self._door, self._calls.door, self._cluster.door)
+        return {door.name: door for door in doors if door is not None}
 
     @property
     def _doors(self) -> list[Door]:
@@ -210,27 +222,19 @@ class Front:
 
         Through each door that has TLS: the first that shows something else is enough.
         """
-        for door in self._proving:
-            reason = await reason_shown(serving, door.address, self._expect)
-            if reason is not None:
+        for way in self._ways:
+            if (reason := await reason_against(serving, way)) is not None:
                 return reason
         return None
 
-    async def _expect(self, address: tuple[str, int] | None) -> None:
-        self.expect_probe(address)
-
-    def expect_probe(self, address: tuple[str, int] | None) -> None:
-        """A connection from `address` will be our own; with None no more of them are."""
-        for door in self._proving:
-            if address is None:
-                door.forget_probes()
-            else:
-                door.expect_probe(address)
+    async def reason_for_doubt(self, within: float) -> str | None:
+        """Does each door of ours still let somebody in, within so many seconds? None where it does."""
+        serving = self._current.serving
+        return None if serving is None else await self._pulse.reason_for_doubt(serving, self._ways, within)
 
     @property
-    def _proving(self) -> list[Door]:
-        doors = (self._door, self._calls.door, self._cluster.door)
-        return [door for door in doors if door is not None and door.tls]
+    def _ways(self) -> list[Way]:
+        return [DoorWay(door) for door in self.own_doors.values()]
 
     # Stop.
 
@@ -272,26 +276,6 @@ class Front:
         self._decisions.close()
         self._handshakes.close()
         self._calls.end()
-
-
-Expect = Callable[[tuple[str, int] | None], Awaitable[None]]
-"""Told the address from which a probe will come, and None when it is over."""
-
-
-async def reason_shown(serving: Serving, address: tuple[str, int], expect: Expect) -> str | None:
-    """Why what is shown at an address of ours is not what is served; None where it is."""
-    generation = serving.generation
-    if generation.default is None:
-        return None
-    name = next((n.replace("*", "probe") for n in generation.default.leaf.dns_names), None)
-    strict = generation.settings.tls.strict_sni
-    if strict and name is None:
-        return None
-    shown = {material.leaf.sha256 for material in choose(generation.certificates, name, strict=strict)}
-    try:
-        return await reason_against(shown, *address, name, announce=expect)
-    finally:
-        await expect(None)
 
 
 def build(generation: Generation) -> Serving:

@@ -8,6 +8,7 @@ opposite to its start.
 import asyncio
 import os
 import signal
+from collections.abc import Coroutine
 from typing import Any
 
 import structlog
@@ -23,14 +24,17 @@ from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.expiry import ExpiryWatch
 from rekeyd.reload.outcome import Outcome, Result
-from rekeyd.reload.reloader import Reloader
+from rekeyd.reload.reloader import START, Reloader
 from rekeyd.reload.sealed import SealError, seal
+from rekeyd.reload.snapshot import Snapshot
 from rekeyd.reload.starting import first_generation
 from rekeyd.reload.triggers import Watch, run_timer
+from rekeyd.reload.vault import Restored, Vault
 from rekeyd.settings import Settings
 from rekeyd.system import process, systemd
 from rekeyd.system.sockets import Sockets
 from rekeyd.system.unix_socket import can_be_made
+from rekeyd.system.watchdog import Watchdog, interval_in
 from rekeyd.telemetry.keeping import Keeper, keep
 from rekeyd.telemetry.logs import Logs
 from rekeyd.telemetry.report import Listener
@@ -43,12 +47,24 @@ log = structlog.get_logger()
 SERVED, NOT_SERVED, SETTINGS_WRONG = 0, 1, 2
 """Exit statuses (README, "Commands")."""
 
+SAID_EVERY = 10.0
+"""Seconds between two looks at what changes by itself, such as the number of connections."""
+
+MARGIN = 30.0
+"""Seconds for what a start or a stop does besides waiting."""
+
 
 class Server:
     """One daemon, from `run` to its end."""
 
     def __init__(
-        self, disk: Disk, settings: Settings, current: Current, logs: Logs, sockets: Sockets
+        self,
+        disk: Disk,
+        settings: Settings,
+        current: Current,
+        logs: Logs,
+        sockets: Sockets,
+        vault: Vault,
     ) -> None:
         disk.pin(settings)
         self._disk = disk
@@ -56,24 +72,28 @@ class Server:
         self._current = current
         self._logs = logs
         self._sockets = sockets
+        self._vault = vault
+        self._restored: Restored | None = None
         self._front = self._make_front()
-        self._reloader = Reloader(
-            current,
-            disk.load,
-            build,
-            servers=self,
-            on_outcome=[self._front.metrics.reloaded, self._follow],
-            start_wait=settings.tls.start_wait,
-        )
+        self._reloader = self._make_reloader()
         self._expiry = ExpiryWatch(current)
-        self._condition = Condition(current, self._reloader, disk, self._front.evidence, self._front.report)
+        self._condition = Condition(
+            current,
+            self._reloader,
+            disk,
+            self._front.evidence,
+            self._front.report,
+            lambda: self._front.connections,
+        )
+        self._said = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._admin: AdminListener | None = None
         self._scrapes: MetricsListener | None = None
         self._keeper: Keeper | None = None
+        self._watchdog: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._cut = asyncio.Event()
-        self._asked: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[None]] = set()
         self.started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The port, once connections are taken."""
 
@@ -91,19 +111,39 @@ class Server:
         )
 
     def _sealed(self, generation: Generation) -> int:
+        """What workers are handed: what the files said, or what came back from before this process."""
+        restored = self._restored
+        if restored is not None and restored.serving.generation is generation:
+            return os.dup(restored.descriptor)
         snapshot = self._disk.take_snapshot()
         if snapshot is None:
             raise SealError("nothing was read for it")
         return seal(snapshot, self._disk.environ, number=generation.number)
 
+    def _restore(self) -> Restored | None:
+        self._restored = self._vault.restore(self._settings, build)
+        return self._restored
+
+    def _make_reloader(self) -> Reloader:
+        return Reloader(
+            self._current,
+            self._disk.load,
+            build,
+            servers=self,
+            on_outcome=[self._front.metrics.reloaded, self._follow],
+            start_wait=self._settings.tls.start_wait,
+            restore=self._restore,
+        )
+
     async def run(self) -> int:
         """Serve until a signal ends it; the exit status."""
         self._handle_signals()
+        systemd.extend(self._settings.tls.start_wait + MARGIN)
         first = await self._first()
         if first is None:
             await self._end()
             return SERVED
-        if first.refused:
+        if first.generation is None:
             return SETTINGS_WRONG if first.problems else NOT_SERVED
         try:
             await self._start()
@@ -151,6 +191,7 @@ class Server:
     def _start_tasks(self) -> None:
         tls, reload = self._settings.tls, self._reloader.reload
         self._tasks.append(asyncio.create_task(self._expiry.run(), name="expiry"))
+        self._tasks.append(asyncio.create_task(self._keep_saying(), name="status"))
         if tls.watch:
             watch = Watch(lambda: self._disk.paths, reload)
             self._tasks.append(asyncio.create_task(watch.run(), name="watch"))
@@ -202,7 +243,15 @@ class Server:
             grpc_upstream=self._front.grpc_upstream,
         )
         systemd.ready(self._condition.summary())
+        self._start_watchdog()
         self.started.set_result(self._listeners[0].port)
+
+    def _start_watchdog(self) -> None:
+        interval = interval_in(os.environ, os.getpid())
+        if interval is not None:
+            watchdog = Watchdog(interval, prove=self._front.reason_for_doubt, sign=systemd.alive)
+            self._watchdog = asyncio.create_task(watchdog.run(), name="watchdog")
+            self._tasks.append(self._watchdog)
 
     @property
     def _listeners(self) -> list[Listener]:
@@ -227,9 +276,13 @@ class Server:
         loop.add_signal_handler(signal.SIGUSR2, self._front.renew)
 
     def _ask_reload(self) -> None:
-        task = asyncio.create_task(self._reload_for_signal())
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
+        self._run(self._reload_for_signal())
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Beside everything else, until it is done."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _reload_for_signal(self) -> None:
         if not self._stop.is_set():
@@ -245,15 +298,36 @@ class Server:
         return await self._condition.status(stopping=self._stop.is_set(), kept_in=kept_in)
 
     def _follow(self, outcome: Outcome) -> None:
-        generation = self._current.generation
+        generation, snapshot = self._current.generation, self._disk.take_snapshot()
         if generation is None:
             return
-        if outcome.result is Result.APPLIED:
+        if outcome.result is Result.APPLIED and self._vault.is_open:
+            self._keep(snapshot, generation)
+        changed = outcome.result is Result.APPLIED or outcome.trigger == START  # one came back from before
+        if changed:
             self._expiry.look()
-        if outcome.result in {Result.APPLIED, Result.REFUSED}:
-            self._front.follow(generation, changed=outcome.result is Result.APPLIED)
-        if not self._stop.is_set():
-            systemd.notify(STATUS=self._condition.summary())
+        if changed or outcome.refused:
+            self._front.follow(generation, changed=changed)
+        self._say()
+
+    def _keep(self, snapshot: Snapshot | None, generation: Generation) -> None:
+        """For a start while the disk is torn. What workers were handed is sealed already."""
+        if self._front.sealed is not None:
+            self._vault.put(self._front.sealed)
+        elif snapshot is not None:
+            self._run(self._vault.keep(snapshot, self._disk.environ, generation.number))
+
+    async def _keep_saying(self) -> None:
+        while True:
+            await asyncio.sleep(SAID_EVERY)
+            self._say()
+
+    def _say(self) -> None:
+        """How it is, for `systemctl status`, where that has changed."""
+        summary = self._condition.summary()
+        if summary != self._said and not self._stop.is_set():
+            self._said = summary
+            systemd.notify(STATUS=summary)
 
     async def prepare(self, serving: Serving) -> str | None:
         """Before a generation is published: why it can't be served, or None."""
@@ -271,6 +345,9 @@ class Server:
 
     async def _drain(self) -> None:
         systemd.stopping("draining")
+        systemd.extend(self._settings.service.drain_timeout + MARGIN)
+        if self._watchdog is not None:
+            self._watchdog.cancel()  # from STOPPING=1 on the service manager waits for no sign of life
         self._front.close()
         drained = asyncio.create_task(self._front.drain(self._settings.service.drain_timeout))
         cut = asyncio.create_task(self._cut.wait())
@@ -286,6 +363,7 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._reloader.close()
+        await asyncio.gather(*self._running, return_exceptions=True)
         if self._scrapes is not None:
             await self._scrapes.stop()
         if self._admin is not None:

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from support.secrets import Ledger
 
+_SERVICE_MANAGERS = {"NOTIFY_SOCKET", "FDSTORE", "WATCHDOG_USEC", "WATCHDOG_PID"}
 SOURCE_ROOT = Path(__file__).parents[2] / "daemon"
 Event = dict[str, Any]
 
@@ -31,8 +32,14 @@ class Daemon:
     """A running process that tells its events as JSON lines. Events may be awaited from one event loop."""
 
     def __init__(
-        self, command: Sequence[str], *, ledger: Ledger, environ: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        ledger: Ledger,
+        environ: Mapping[str, str] | None = None,
+        descriptors: Mapping[str, int] | None = None,
     ) -> None:
+        """`descriptors` are handed over by name, as a service manager does it (sd_listen_fds(3))."""
         self.events: list[Event] = []
         self.stray: list[str] = []
         """Lines of stdout that are no JSON object."""
@@ -40,12 +47,14 @@ class Daemon:
         self._changed = threading.Condition()
         self._wakers: set[Callable[[], None]] = set()
         self._ended = False
+        handed = descriptors or {}
         self.process = subprocess.Popen(
-            command,
+            [*_handing_over(handed), *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=_environment(environ or {}),
+            pass_fds=tuple(handed.values()),
             start_new_session=True,
         )
         self.pid = self.process.pid
@@ -65,12 +74,13 @@ class Daemon:
         *,
         secrets: Iterable[str] = (),
         environ: Mapping[str, str] | None = None,
+        descriptors: Mapping[str, int] | None = None,
         command: Sequence[str] = (sys.executable, "-X", "faulthandler", "-m", "rekeyd", "serve", "-c"),
     ) -> AsyncIterator["Daemon"]:
         """`command` with `settings` at its end, ready to serve; stopped and looked through at the end."""
         for secret in secrets:
             ledger.add(secret, settings.name)
-        daemon = cls([*command, str(settings)], ledger=ledger, environ=environ)
+        daemon = cls([*command, str(settings)], ledger=ledger, environ=environ, descriptors=descriptors)
         try:
             await daemon.event("daemon.started")
             daemon.note_command_line()
@@ -257,12 +267,32 @@ class Daemon:
         return "\n".join(lines)
 
 
+_HAND_OVER = """
+import fcntl, os, sys
+names, numbers, *command = sys.argv[1:]
+away = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 100) for number in numbers.split(",")]
+for place, number in enumerate(away, start=3):
+    os.dup2(number, place)
+    os.close(number)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(away)), "LISTEN_FDNAMES": names}
+os.execv(command[0], command)
+"""
+
+
+def _handing_over(descriptors: Mapping[str, int]) -> list[str]:
+    """What is put before a command so that it finds these where it looks for them, from 3 on."""
+    if not descriptors:
+        return []
+    numbers = ",".join(map(str, descriptors.values()))
+    return [sys.executable, "-c", _HAND_OVER, ":".join(descriptors), numbers]
+
+
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
     """Ours without rekeyd's settings and the service manager's, so that no test depends on who runs it."""
     kept = {
         key: value
         for key, value in os.environ.items()
-        if not key.startswith(("REKEYD__", "QDRANT__", "COV_", "PYTEST_")) and key != "NOTIFY_SOCKET"
+        if not key.startswith(("REKEYD__", "QDRANT__", "COV_", "PYTEST_")) and key not in _SERVICE_MANAGERS
     }
     path = os.pathsep.join(filter(None, [str(SOURCE_ROOT), os.environ.get("PYTHONPATH", "")]))
     return kept | {"PYTHONPATH": path, "PYTHONWARNINGS": "default", "PYTHONUNBUFFERED": "1"} | dict(own)

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from rekeyd.reload.contexts import serving_of
+from rekeyd.reload.current import Serving
 from rekeyd.reload.sealed import seal
 from rekeyd.system.sockets import bind
 from rekeyd.workers.channel import Message
@@ -26,9 +28,14 @@ class Hand:
         self.ended = asyncio.Event()
         self.listening = bind("127.0.0.1", 0)
         self.port = int(self.listening.getsockname()[1])
-        self.member = Member(
-            1, heard=lambda _, message: self.said.append(message), ended=lambda _: self.ended.set()
-        )
+        self.heard: Callable[[str, Any], None] = lambda _, __: None
+        """Called with what it says unasked."""
+        self.member = Member(1, heard=self._hear, ended=lambda _: self.ended.set())
+        self.serving: Serving
+
+    def _hear(self, _: Member, message: Message) -> None:
+        self.said.append(message)
+        self.heard(message.kind, message.body)
 
     async def ask(self, kind: str, body: Any = None, *, descriptor: int | None = None) -> Any:
         return await self.member.ask(kind, body, within=PATIENCE, descriptor=descriptor)
@@ -40,7 +47,8 @@ class Hand:
 
     async def prepare(self, number: int) -> None:
         """Hand over what the files say now."""
-        self.site.disk.load()
+        generation = self.site.disk.load().generation(number)
+        self.serving = serving_of(generation)
         snapshot = self.site.disk.take_snapshot()
         assert snapshot is not None
         descriptor = seal(snapshot, {}, number=number)

@@ -37,6 +37,8 @@ ACCEPTS_AT_ONCE = 64
 """Between two looks at the connections that are open already: a flood of new ones can't starve them."""
 _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ROOM_AGAIN_AFTER = 0.5
+_NOT_LISTENING = frozenset({errno.EBADF, errno.EINVAL})
+"""As after shutdown(2) by somebody else who holds the socket."""
 
 ProtocolFactory = Callable[[Serving], asyncio.Protocol]
 """What it makes may have `turned_away`: true where it let nobody in, and told of that itself."""
@@ -84,9 +86,11 @@ class Door:
         self._handshakes = handshakes
         self._context = context
         self._shake = shake or self._shake_with_asyncio
-        self._own: set[tuple[str, int]] = set()
+        self._own: dict[tuple[str, int], asyncio.Event] = {}
         self._admitting: set[asyncio.Task[None]] = set()
         self._connections = 0
+        self.let_in = 0
+        """How many clients have been let in so far."""
         self._accepting = False
         self._closed = False
         listening.setblocking(False)
@@ -101,13 +105,22 @@ class Door:
         """Open connections, those in a handshake included."""
         return self._connections
 
-    def expect_probe(self, address: tuple[str, int]) -> None:
-        """The next connection from `address` is our own: how its handshake ends is no client's story."""
-        self._own.add(address)
+    @property
+    def is_full(self) -> bool:
+        """Whether whoever comes now has to wait, because there are as many as there may be."""
+        limit = self._limits.connections
+        return self._connections >= limit or len(self._admitting) >= max(1, limit * HANDSHAKES)
 
-    def forget_probes(self) -> None:
-        """None is under way: whoever comes from such an address now is a client."""
-        self._own.clear()
+    def expect_probe(self, address: tuple[str, int], let_in: asyncio.Event) -> None:
+        """The next connection from `address` is our own: how its handshake ends is no client's story.
+
+        `let_in` is set when that connection has been let in.
+        """
+        self._own[address] = let_in
+
+    def forget_probe(self, address: tuple[str, int]) -> None:
+        """It is not under way any more: whoever comes from that address now is a client."""
+        self._own.pop(address, None)
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -132,7 +145,7 @@ class Door:
         self._accept_on()
 
     def _accept_on(self) -> None:
-        if not (self._accepting or self._closed or self._is_full()):
+        if not (self._accepting or self._closed or self.is_full):
             self._accepting = True
             self._loop.add_reader(self._listening.fileno(), self._accept)
 
@@ -141,17 +154,13 @@ class Door:
             self._accepting = False
             self._loop.remove_reader(self._listening.fileno())
 
-    def _is_full(self) -> bool:
-        limit = self._limits.connections
-        return self._connections >= limit or len(self._admitting) >= max(1, limit * HANDSHAKES)
-
     def _accept(self) -> None:
         self._accept_some()
 
     def _accept_some(self) -> bool:
         """Take what is queued, `ACCEPTS_AT_ONCE` at most; whether there may be more to take now."""
         for _ in range(ACCEPTS_AT_ONCE):
-            if self._is_full():
+            if self.is_full:
                 self._accept_off()
                 return False
             try:
@@ -159,6 +168,8 @@ class Door:
             except OSError as error:
                 if error.errno in _OUT_OF_ROOM:
                     self._no_room(error)
+                elif error.errno in _NOT_LISTENING:
+                    self._lose(error)
                 return False  # else: none is left, or it broke off in the queue (accept(2), "Error handling")
             task = self._loop.create_task(self._admit(sock, address))
             self._admitting.add(task)
@@ -171,6 +182,12 @@ class Door:
         self._accept_off()
         self._loop.call_later(_ROOM_AGAIN_AFTER, self._accept_on)
 
+    def _lose(self, error: OSError) -> None:
+        """Nothing comes here any more; to ask for more would turn in circles."""
+        log.critical("listener.lost", listener=self.name, error=error.strerror, fix="Restart the service")
+        self._closed = True
+        self._accept_off()
+
     async def _admit(self, sock: socket.socket, address: Any) -> None:
         serving = self._current.serving
         context = self._context(serving) if serving is not None and self.tls else None
@@ -178,18 +195,24 @@ class Door:
             sock.close()  # nothing to serve it with: never in plaintext where TLS is asked for
             self.left()
             return
-        ours = tuple(address[:2]) in self._own
-        self._own.discard(tuple(address[:2]))
+        ours = self._own.pop(tuple(address[:2]), None)
         ACCEPTED.set(sock)
         try:
             guest = await self._let_in(serving, sock, context)
         except (OSError, ValueError) as error:
             self.left()
-            if not ours:
+            if ours is None:
                 self._tell_of_failure(address, error, serving.generation.number)
         else:
-            if context is not None and not (ours or getattr(guest, "turned_away", False)):
-                self._handshakes.succeeded(self.name)
+            self._welcome(guest, ours, shaken=context is not None)
+
+    def _welcome(self, guest: asyncio.BaseProtocol, ours: asyncio.Event | None, *, shaken: bool) -> None:
+        if ours is not None:
+            ours.set()
+            return
+        self.let_in += 1
+        if shaken and not getattr(guest, "turned_away", False):
+            self._handshakes.succeeded(self.name)
 
     async def _let_in(
         self, serving: Serving, sock: socket.socket, context: ssl.SSLContext | None

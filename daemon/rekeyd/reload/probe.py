@@ -1,9 +1,10 @@
 """A handshake with the own listener over TCP, as any client makes it: which certificate is shown there?
 
 The rules: only an answer counts. A listener that shows another certificate, or breaks the handshake off, has
-failed; one that is merely slow or gone (overloaded, draining) proves nothing, which is logged and no more.
-The client believes everything, has no certificate of its own and speaks TLS 1.3, in which it is through
-before a server that requires one objects (RFC 8446, 2). Must not know: generations, or what follows.
+failed; one that is merely slow or gone (overloaded, draining), or that can't be reached from here (a sandbox,
+a network namespace of its own), proves nothing, which is logged and no more. The client believes everything,
+has no certificate of its own and speaks TLS 1.3, in which it is through before a server that requires one
+objects (RFC 8446, 2). Must not know: generations, or what follows.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import contextlib
 import hashlib
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 import structlog
 
@@ -27,8 +28,17 @@ _WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S10
 log = structlog.get_logger()
 
 
+Announce = Callable[[tuple[str, int]], Awaitable[None]]
+"""Gets the address that a connection comes from before it is made, so that who listens may tell it from a
+client's."""
+
+
 class UnprovenError(RekeydError):
     """The listener did not answer in time, or is not there: nothing is known about what it shows."""
+
+
+async def _unannounced(_: tuple[str, int]) -> None:
+    """Who listens is not told."""
 
 
 async def reason_against(
@@ -38,7 +48,7 @@ async def reason_against(
     server_name: str | None = None,
     *,
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - running out of it is an answer of its own here
-    announce: Callable[[tuple[str, int]], Awaitable[None]] | None = None,
+    announce: Announce = _unannounced,
 ) -> str | None:
     """Why the listener does not show one of `expected` (SHA-256 of the DER, hex).
 
@@ -62,41 +72,68 @@ async def fingerprint_shown(
     server_name: str | None = None,
     *,
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - running out of it is an answer of its own here
-    announce: Callable[[tuple[str, int]], Awaitable[None]] | None = None,
+    announce: Announce = _unannounced,
 ) -> str:
     """SHA-256 of the leaf that is shown on `host` and `port` to a client that asks for `server_name`.
 
     `host` is an address; where it is a wildcard, loopback is asked. None as `server_name` sends no SNI.
-    `announce` gets the address that the connection comes from before it is made, so that who listens may tell
-    it from a client's.
 
     Raises:
-        UnprovenError: not within `timeout` seconds, or nobody listens.
+        UnprovenError: not within `timeout` seconds, or there is no connection to it at all.
         OSError: the handshake failed; `ssl.SSLError` says why.
     """
-    try:
-        async with asyncio.timeout(timeout):
-            return await _shake_hands(_WILDCARDS.get(host, host), port, server_name, announce)
-    except TimeoutError:
-        raise UnprovenError(f"no handshake within {timeout:g} seconds") from None
-    except ConnectionRefusedError:
-        raise UnprovenError("nobody listens") from None
+    async with _within(timeout, "handshake"):
+        return await _shake_hands(await _connected(host, port, announce), server_name)
 
 
-async def _shake_hands(
+async def enter(
     host: str,
     port: int,
-    server_name: str | None,
-    announce: Callable[[tuple[str, int]], Awaitable[None]] | None,
-) -> str:
-    loop = asyncio.get_running_loop()
-    channel = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    let_in: asyncio.Event,
+    *,
+    timeout: float,  # noqa: ASYNC109 - as above
+    announce: Announce,
+) -> None:
+    """Connect to a listener that speaks plaintext, and go when `let_in` says that it let us in.
+
+    Raises:
+        UnprovenError: as above.
+    """
+    async with _within(timeout, "connection that was let in"):
+        with await _connected(host, port, announce):
+            await let_in.wait()
+
+
+@contextlib.asynccontextmanager
+async def _within(seconds: float, what: str) -> AsyncIterator[None]:
     try:
-        channel.setblocking(False)
-        channel.bind((host, 0))
-        if announce is not None:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise UnprovenError(f"no {what} within {seconds:g} seconds") from None
+
+
+async def _connected(host: str, port: int, announce: Announce) -> socket.socket:
+    """To `host`, or to loopback where that is a wildcard."""
+    address = _WILDCARDS.get(host, host)
+    with contextlib.ExitStack() as undo:
+        try:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            channel = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            channel.setblocking(False)
+            channel.bind((address, 0))
             await announce(channel.getsockname()[:2])
-        await loop.sock_connect(channel, (host, port))
+            await asyncio.get_running_loop().sock_connect(channel, (address, port))
+        except ConnectionRefusedError:
+            raise UnprovenError("nobody listens") from None
+        except OSError as error:
+            raise UnprovenError(f"it can't be reached from here ({_reason(error)})") from None
+        undo.pop_all()
+    return channel
+
+
+async def _shake_hands(channel: socket.socket, server_name: str | None) -> str:
+    try:
         _, writer = await asyncio.open_connection(
             sock=channel, ssl=_credulous(), server_hostname=server_name or ""
         )

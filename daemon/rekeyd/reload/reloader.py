@@ -3,9 +3,11 @@
 The rules: a request that comes while a run is going on is answered by the *next* run, never by the one that
 may have read the disk before the request was made; requests that wait for the same run share it. An attempt
 is made in a thread, publishing happens on the event loop. What was published must prove itself at once,
-else what was served before comes back. Nothing that goes wrong in a run ends the daemon: the
+else what was served before comes back. Where there is no generation yet and none to be had from the disk, one
+may come back from before this process (`restore`). Nothing that goes wrong in a run ends the daemon: the
 generation that is served goes on, and the outcome says why. What `patience.py` says is borne is `settling`;
-it is looked at again until it is good or refused. All `reload.*` log lines are written here.
+it is looked at again until it is good or refused. All `reload.*` log lines are written here, and
+`generation.restored`.
 
 Must not know: what asks for reloads (`triggers.py`), or what is on the disk (`disk.py`).
 """
@@ -33,6 +35,7 @@ from rekeyd.reload.attempt import (
 from rekeyd.reload.current import Current, Serving
 from rekeyd.reload.outcome import Outcome, Result
 from rekeyd.reload.patience import Advice, Sight, Terms, Trouble
+from rekeyd.reload.vault import Restored
 from rekeyd.trust.generation import Candidate, Finding, Generation, Severity
 
 WATCH, TTL, NOT_BEFORE, RETRY, START = "watch", "ttl", "not_before", "retry", "start"
@@ -69,10 +72,11 @@ class Reloader:
     generation is published, told after it, and have to prove each but the first. Each of `on_outcome` is
     called on the event loop with every outcome, those that are settling included, after the generation is
     published. `start_wait` is how long what settles is borne before there is any generation, in seconds;
-    after that `tls.settle` is.
+    after that `tls.settle` is. `restore` is called in a thread, once, where the first look at the disk gave
+    nothing to serve.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is named at the call
         self,
         current: Current,
         load: Callable[[], Candidate],
@@ -82,12 +86,14 @@ class Reloader:
         servers: Servers | None = None,
         on_outcome: Sequence[Callable[[Outcome], None]] = (),
         start_wait: float = 0,
+        restore: Callable[[], Restored | None] = lambda: None,
     ) -> None:
         self._current = current
         self._means = Means(load, build, now)
         self._servers = servers
         self._on_outcome = list(on_outcome)
         self._start_wait = start_wait
+        self._restore: Callable[[], Restored | None] | None = restore
         self._one_at_a_time = asyncio.Lock()
         self._waiting: tuple[list[str], asyncio.Task[Outcome]] | None = None
         self._tasks: set[asyncio.Task[Outcome]] = set()
@@ -151,6 +157,8 @@ class Reloader:
         made = await asyncio.to_thread(attempt, self._means, current.generation, current.next_number, failed)
         if made.serving is not None:
             made = await self._publish(made, made.serving)
+        elif current.generation is None and self._restore is not None:
+            await self._fall_back(self._restore)
         outcome = self._outcome(trigger, made, time.monotonic() - started)
         return self._follow(outcome, made)
 
@@ -167,6 +175,15 @@ class Reloader:
         await self._switch_to(before, self._current.restore)
         self._failed = Failed(made.digest, failed_probe(reason))
         return made.against(self._failed.finding)
+
+    async def _fall_back(self, restore: Callable[[], Restored | None]) -> None:
+        """Serve what comes back, if anything does. What is on the disk stays as refused as it is."""
+        self._restore = None
+        restored = await asyncio.to_thread(restore)
+        if restored is None or await self._objection_to(restored.serving) is not None:
+            return
+        await self._switch_to(restored.serving, self._current.publish)
+        log.warning("generation.restored", **restored.fields())
 
     async def _objection_to(self, serving: Serving) -> Finding | None:
         if self._servers is None:

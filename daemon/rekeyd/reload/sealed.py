@@ -42,13 +42,11 @@ __all__ = ["SealError", "Sealed", "pack", "seal", "unpack", "unseal"]
 class Sealed:
     """What was sealed: the snapshot of generation `number`.
 
-    `at` says when, in seconds of the epoch, for people; `moment` in nanoseconds since the machine was
-    started, which no setting of the clock turns back: of two the later one has the greater.
+    `at` says when, in seconds of the epoch.
     """
 
     number: int
     at: float
-    moment: int
     snapshot: Snapshot
 
 
@@ -61,9 +59,7 @@ def seal(snapshot: Snapshot, environ: Mapping[str, str], *, number: int) -> int:
         OSError: there is no memory left.
         SealError: it is too large to be taken out again.
     """
-    moment = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    kept = Sealed(number, time.time(), moment, snapshot)
-    pieces = pack(kept, variables_read(environ), Path.cwd())
+    pieces = pack(Sealed(number, time.time(), snapshot), variables_read(environ), Path.cwd())
     if sum(map(len, pieces)) > LARGEST:
         raise SealError(f"it is larger than {LARGEST >> 20} MiB")
     return sealed(f"rekeyd-generation-{number}", pieces)
@@ -86,7 +82,6 @@ def pack(kept: Sealed, environ: Mapping[str, str], cwd: Path) -> list[bytes]:
     header = {
         "number": kept.number,
         "at": kept.at,
-        "moment": kept.moment,
         "file": snapshot.parsed.file,
         "environ": dict(environ),
         "cwd": os.fspath(cwd),
@@ -115,7 +110,7 @@ def unpack(data: bytes, *, running: Settings | None = None) -> Sealed:
         source = contents.pop("")
         parsed = _parsed(header, source.data, running)
         snapshot = _snapshot(parsed, source, contents, folder)
-        return Sealed(int(header["number"]), float(header["at"]), int(header["moment"]), snapshot)
+        return Sealed(int(header["number"]), float(header["at"]), snapshot)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise SealError("its header makes no sense") from None
 

@@ -1,9 +1,11 @@
 """The first generation, also where the files are in the middle of a change when the daemon starts.
 
-The rule: a mistake in the settings file ends the start at once, for nobody but an operator mends it. What the
-settings file names may be torn, mismatched or missing because a renewal was cut short, or isn't mounted yet:
-it is read again, on every change and twice a second, until it is good or `tls.start_wait` is over. `rekeyd
-check` does not wait. Must not know: what is served, or what an exit status is.
+The rules: a mistake in the settings file ends the start at once, for nobody but an operator mends it. What
+the settings file names may be torn, mismatched or missing because a renewal was cut short, or isn't mounted
+yet. Where a generation from before is kept (`vault.py`) that is served at once, and everything goes on as
+after any reload that was refused. Else the files are read again, on every change and twice a second, until
+they are good or `tls.start_wait` is over. `rekeyd check` does not wait. Must not know: what is served, or
+what an exit status is.
 """
 
 import asyncio
@@ -17,29 +19,32 @@ from rekeyd.reload.triggers import Watch
 from rekeyd.settings import Settings
 
 
-def settings_to_start_with(disk: Disk) -> Settings:
-    """What the settings file says, even if what it names can't be read for now. Raises `SettingsError`."""
+def settings_to_start_with(disk: Disk, *, kept: bool = False) -> Settings:
+    """What the settings file says, even if what it names can't be read for now. Raises `SettingsError`.
+
+    `kept`: a generation from before is there, so that no file but that of the settings itself must be good.
+    """
     try:
         return disk.load().settings
     except SettingsError as error:
-        if disk.parsed is None or not may_pass(findings_of(error.problems)):
+        if disk.parsed is None or not (kept or may_pass(findings_of(error.problems))):
             raise
         return disk.parsed.settings
 
 
 async def first_generation(reloader: Reloader, disk: Disk) -> Outcome:
-    """Ask `reloader` for the first generation: applied, or refused because time did not mend the files.
+    """Ask `reloader` for the first generation; without one, in the outcome, time did not mend the files.
 
-    Its `start_wait` says how long they get. Afterwards a reloader that was refused asks no more.
+    Its `start_wait` says how long they get. Afterwards a reloader that has none asks no more.
     """
     outcome = await reloader.reload(START)
-    if outcome.settling:
+    if outcome.settling and outcome.generation is None:
         watch = asyncio.create_task(Watch(lambda: disk.paths, reloader.reload).run(), name="start-watch")
         try:
             outcome = await reloader.settled()
         finally:
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
-    if outcome.refused:
+    if outcome.generation is None:
         await reloader.close()
     return outcome

@@ -27,7 +27,8 @@ import structlog
 
 from rekeyd import __version__
 from rekeyd.calls import grpc_upstream_of
-from rekeyd.front import Place, places_in, reason_shown
+from rekeyd.front import Place, places_in
+from rekeyd.proof import Pulse, Way, reason_against
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import Settings
 from rekeyd.system.sockets import Sockets
@@ -39,6 +40,7 @@ from rekeyd.telemetry.report import Listener, Report, total
 from rekeyd.telemetry.totals import Totals
 from rekeyd.trust.generation import Generation
 from rekeyd.workers.channel import Message
+from rekeyd.workers.guests import CrewWay, Guests
 from rekeyd.workers.member import Member, WorkerError
 
 log = structlog.get_logger()
@@ -101,6 +103,8 @@ class Crew:
             lost_lines=logs.lost,
         )
         self._totals = Totals()
+        self._proof = Pulse()
+        self._guests = Guests(self._all)
         self._places: list[Place] = []
         self._listening: dict[str, socket.socket] = {}
         self._members: set[Member] = set()
@@ -175,6 +179,11 @@ class Crew:
         return [Listener(place.name, *self._address_of(place), tls=place.tls) for place in self._places]
 
     @property
+    def connections(self) -> int:
+        """How many were open when that was last counted."""
+        return sum(member.connections for member in self._members)
+
+    @property
     def grpc_upstream(self) -> str | None:
         """Where calls go; None where gRPC is not served."""
         return grpc_upstream_of(self._settings)
@@ -215,18 +224,30 @@ class Crew:
         if changed:
             self._logs.level = generation.settings.logging.level
 
+    @property
+    def sealed(self) -> int | None:
+        """A descriptor of the sealed snapshot of what is served."""
+        return None if self._held is None else self._held.descriptor
+
     async def verify(self, serving: Serving) -> str | None:
         """Does a client that comes in, to whichever worker, see what is served now? None where it does."""
-        for place in self._places:
-            if not place.proves:
-                continue
-            reason = await reason_shown(serving, self._address_of(place), self._expect)
-            if reason is not None:
+        for way in self._ways:
+            if (reason := await reason_against(serving, way)) is not None:
                 return reason
         return None
 
-    async def _expect(self, address: tuple[str, int] | None) -> None:
-        await self._all("expect", address)
+    async def reason_for_doubt(self, within: float) -> str | None:
+        """Does each listener still let somebody in, within so many seconds? None where it does."""
+        serving = self._current.serving
+        return None if serving is None else await self._proof.reason_for_doubt(serving, self._ways, within)
+
+    @property
+    def _ways(self) -> list[Way]:
+        return [
+            CrewWay(place, self._address_of(place), self._guests)
+            for place in self._places
+            if not place.outward
+        ]
 
     def _drop_next(self) -> None:
         self._drop(self._next)
@@ -281,6 +302,7 @@ class Crew:
         try:
             usage = usage_in(counts["usage"].encode())
             self._totals.tell(member.pid, counts["metrics"])
+            member.connections = int(counts["connections"])
         except (KeyError, TypeError, ValueError, AttributeError, NotUsageError) as error:
             member.kill()
             raise WorkerError(f"worker {member.number} tells nonsense") from error
@@ -297,6 +319,9 @@ class Crew:
         if message.kind == "heard":
             name, line = message.body
             self._logs.hub.relay(Heard(str(name), str(line).encode()))
+        elif message.kind == "let_in":
+            host, port = message.body
+            self._guests.let_in(str(host), int(port))
         elif message.kind == "leaving" and not member.leaving:
             self._begin(self._renew(member))
 

@@ -46,6 +46,7 @@ class Worker:
         self._interpreter = Interpreter()
         self._prepared: dict[int, Serving] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._expected: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._over = asyncio.Event()
         self._alone = False
         self._hearing: asyncio.Task[None] | None = None
@@ -58,6 +59,7 @@ class Worker:
             "publish": self._publish,
             "open": self._open,
             "expect": self._expect,
+            "traffic": self._traffic,
             "report": self._report,
             "counts": self._counts,
             "hear": self._hear,
@@ -151,16 +153,35 @@ class Worker:
         process.keep_for_good()
 
     async def _expect(self, message: Message) -> None:
-        """The supervisor proves what is served: whether it comes here nobody knows."""
-        address = message.body
-        self._front.expect_probe((address[0], address[1]) if address else None)
+        """The supervisor comes in as a client does, to whichever worker; `over`: it doesn't any more."""
+        door = self._front.own_doors[message.body["door"]]
+        host, port = message.body["address"]
+        task = self._expected.pop((host, port), None)
+        if task is not None:
+            task.cancel()
+        door.forget_probe((host, port))
+        if not message.body["over"]:
+            let_in = asyncio.Event()
+            door.expect_probe((host, port), let_in)
+            self._expected[host, port] = asyncio.create_task(self._tell_when(let_in, (host, port)))
+
+    async def _tell_when(self, let_in: asyncio.Event, address: tuple[str, int]) -> None:
+        await let_in.wait()
+        self._channel.tell("let_in", address)
+
+    async def _traffic(self, _: Message) -> dict[str, Any]:
+        return {name: [door.is_full, door.let_in] for name, door in self._front.own_doors.items()}
 
     async def _report(self, _: Message) -> dict[str, Any]:
         return (await self._front.report()).as_json()
 
     async def _counts(self, _: Message) -> dict[str, Any]:
         usage = usage_as_kept(self._front.evidence.take())
-        return {"metrics": as_json(self._front.metrics.families()), "usage": usage.decode()}
+        return {
+            "connections": self._front.connections,
+            "metrics": as_json(self._front.metrics.families()),
+            "usage": usage.decode(),
+        }
 
     async def _hear(self, message: Message) -> None:
         """Whether somebody listens at the supervisor to what is told here."""
