@@ -102,7 +102,7 @@ def _expected(door: Door) -> Iterator[tuple[Announce, asyncio.Event]]:
     let_in = asyncio.Event()
     addresses: list[tuple[str, int]] = []
 
-    def announce(address: tuple[str, int]) -> None:
+    async def announce(address: tuple[str, int]) -> None:
         addresses.append(address)
         door.expect_probe(address, let_in)
 

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 import structlog
 
@@ -28,7 +28,7 @@ _WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S10
 log = structlog.get_logger()
 
 
-Announce = Callable[[tuple[str, int]], object]
+Announce = Callable[[tuple[str, int]], Awaitable[None]]
 """Gets the address that a connection comes from before it is made, so that who listens may tell it from a
 client's."""
 
@@ -37,7 +37,7 @@ class UnprovenError(RekeydError):
     """The listener did not answer in time, or is not there: nothing is known about what it shows."""
 
 
-def _unannounced(_: tuple[str, int]) -> None:
+async def _unannounced(_: tuple[str, int]) -> None:
     """Who listens is not told."""
 
 
@@ -122,7 +122,7 @@ async def _connected(host: str, port: int, announce: Announce) -> socket.socket:
             channel = undo.enter_context(socket.socket(family, socket.SOCK_STREAM))
             channel.setblocking(False)
             channel.bind((address, 0))
-            announce(channel.getsockname()[:2])
+            await announce(channel.getsockname()[:2])
             await asyncio.get_running_loop().sock_connect(channel, (address, port))
         except ConnectionRefusedError:
             raise UnprovenError("nobody listens") from None
