@@ -111,12 +111,12 @@ class Door:
         limit = self._limits.connections
         return self._connections >= limit or len(self._admitting) >= max(1, limit * HANDSHAKES)
 
-    def expect_probe(self, address: tuple[str, int], let_in: asyncio.Event) -> None:
+    def expect_probe(self, address: tuple[str, int], let_in: asyncio.Event | None = None) -> None:
         """The next connection from `address` is our own: how its handshake ends is no client's story.
 
-        `let_in` is set when that connection has been let in.
+        `let_in` is set when it has been let in.
         """
-        self._own[address] = let_in
+        self._own[address] = let_in or asyncio.Event()
 
     def forget_probe(self, address: tuple[str, int]) -> None:
         """It is not under way any more: whoever comes from that address now is a client."""
