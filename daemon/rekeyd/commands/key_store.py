@@ -14,7 +14,7 @@ from pathlib import Path
 from rekeyd.access.key_file import is_json
 from rekeyd.commands.key_edits import NEW_JSON, NEW_YAML, Edit, edited
 from rekeyd.errors import Problem, SettingsError
-from rekeyd.listeners.admin import NoDaemon, ask
+from rekeyd.listeners.admin import NoDaemon, ask, socket_named_by
 from rekeyd.reload.files import LARGEST_KEY_FILE, File, UnreadableError, read_file
 from rekeyd.reload.keyring import Keys, keys_of
 from rekeyd.reload.named import KEY_FILE, PEPPER
@@ -50,7 +50,8 @@ class Store:
             fix = "Name a file, such as `keys.yaml`, in the section `access`; it is made where it is missing"
             raise SettingsError([parsed.problem(KEY_FILE, _UNSET, fix)])
         settings = parsed.settings
-        return cls(parsed, path, socket or settings.admin.socket, folder_named_by(settings.state, environ))
+        asked = socket or socket_named_by(settings.admin, environ)
+        return cls(parsed, path, asked, folder_named_by(settings.state, environ))
 
     def read(self) -> Keys:
         """All keys, the static ones among them. Raises `SettingsError`."""
