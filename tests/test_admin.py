@@ -11,7 +11,8 @@ import pytest
 from aiohttp import ClientSession, UnixConnector
 
 from rekeyd.errors import SettingsError
-from rekeyd.listeners.admin import AdminListener, NoDaemon, ask
+from rekeyd.listeners.admin import AdminListener, NoDaemon, ask, socket_named_by
+from rekeyd.settings import Admin
 from rekeyd.telemetry.hub import MISSED, SUBSCRIBERS, Hub
 from support.waiting import eventually
 
@@ -80,6 +81,24 @@ async def refusal(admin: AdminListener) -> str:
     assert problem.key == "admin.socket"
     assert problem.fix
     return problem.message
+
+
+@pytest.mark.parametrize(
+    ("admin", "runtime_directory", "named"),
+    [
+        (Admin(), "", Path("/run/rekeyd/admin.sock")),
+        (Admin(), "/run/rekeyd-one", Path("/run/rekeyd-one/admin.sock")),
+        (Admin(), "/run/first:/run/second", Path("/run/first/admin.sock")),
+        (Admin(), "relative", Path("/run/rekeyd/admin.sock")),
+        (Admin(socket=Path("/srv/own.sock")), "/run/rekeyd-one", Path("/srv/own.sock")),
+        (Admin(socket=Path("/run/rekeyd/admin.sock")), "/run/rekeyd-one", Path("/run/rekeyd/admin.sock")),
+        (Admin(socket=None), "/run/rekeyd-one", None),
+    ],
+)
+def test_the_folder_that_systemd_makes_is_the_default(
+    admin: Admin, runtime_directory: str, named: Path | None
+) -> None:
+    assert socket_named_by(admin, {"RUNTIME_DIRECTORY": runtime_directory}) == named
 
 
 async def test_a_reload_is_awaited_and_its_outcome_answered(running: AdminListener) -> None:

@@ -176,6 +176,8 @@ BROKEN = {"service": {"http_port": "x"}}
         (document(None, **BROKEN), {}, "/run/rekeyd/admin.sock"),
         (document(["socket"], **BROKEN), {}, "/run/rekeyd/admin.sock"),
         (document({"socket": 3}), {}, "/run/rekeyd/admin.sock"),
+        (document({}), {"RUNTIME_DIRECTORY": "/run/rekeyd-a:/run/b"}, "/run/rekeyd-a/admin.sock"),
+        (document({}, **BROKEN), {"RUNTIME_DIRECTORY": "/run/rekeyd-a"}, "/run/rekeyd-a/admin.sock"),
         (b"[1]", {}, "/run/rekeyd/admin.sock"),
         (b"a: [", {}, "/run/rekeyd/admin.sock"),
         (b"\xff\xfe", {}, "/run/rekeyd/admin.sock"),

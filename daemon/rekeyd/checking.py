@@ -18,6 +18,7 @@ from rekeyd.access.key_words import by_id, last_expiry, may
 from rekeyd.access.keys import Credential
 from rekeyd.access.tokens import TokenRules
 from rekeyd.errors import Problem, SettingsError
+from rekeyd.listeners.admin import socket_named_by
 from rekeyd.reload.contexts import ContextError, serving_of
 from rekeyd.reload.diagnosis import diagnose
 from rekeyd.reload.disk import Disk
@@ -167,11 +168,11 @@ def socket_named_in(file: Path, environ: Mapping[str, str]) -> Path | None:
             [Problem(str(file), "", f"can't be read ({error.strerror})", "Give -c or --socket")]
         ) from None
     try:
-        return parse(source, file=file.absolute(), environ=environ).settings.admin.socket
+        return socket_named_by(parse(source, file=file.absolute(), environ=environ).settings.admin, environ)
     except SettingsError:
         # The daemon still runs with what it read before, and its refusal is the answer that is wanted.
         named = environ.get("REKEYD__ADMIN__SOCKET") or _socket_written_in(source)
-        return file.absolute().parent / named if named else Admin().socket
+        return file.absolute().parent / named if named else socket_named_by(Admin(), environ)
 
 
 def _socket_written_in(source: bytes) -> str | None:

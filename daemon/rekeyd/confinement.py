@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from rekeyd.listeners.admin import socket_named_by
 from rekeyd.settings import Settings
 from rekeyd.system import landlock
 from rekeyd.system.state import folder_named_by
@@ -57,8 +58,9 @@ def written_by(settings: Settings, environ: Mapping[str, str]) -> Iterable[Path]
 
 def _written_by(settings: Settings, environ: Mapping[str, str]) -> Iterator[Path]:
     yield Path(os.devnull)
-    if settings.admin.socket is not None:
-        yield settings.admin.socket.parent
+    socket = socket_named_by(settings.admin, environ)
+    if socket is not None:
+        yield socket.parent
     if settings.logging.audit is not None:
         yield settings.logging.audit.parent
     state = folder_named_by(settings.state, environ)

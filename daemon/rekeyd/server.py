@@ -17,7 +17,7 @@ from rekeyd import __version__
 from rekeyd.condition import Condition
 from rekeyd.errors import RekeydError
 from rekeyd.front import Front, build
-from rekeyd.listeners.admin import AdminListener
+from rekeyd.listeners.admin import AdminListener, socket_named_by
 from rekeyd.listeners.metrics import MetricsListener
 from rekeyd.reload import diagnosis
 from rekeyd.reload.current import Current, Serving
@@ -209,17 +209,18 @@ class Server:
 
     async def _start_admin(self) -> None:
         admin = self._settings.admin
-        if admin.socket is None:
+        path = socket_named_by(admin, os.environ)
+        if path is None:
             return
-        if admin.socket_is_default and not can_be_made(admin.socket):
+        if admin.socket_is_default and not can_be_made(path):
             log.warning(
                 "admin.off",
-                problem=f"{admin.socket.parent} can't be written",
+                problem=f"{path.parent} can't be written",
                 fix="Set admin.socket to a path that can be, or to null",
             )
             return
         listener = AdminListener(
-            admin.socket,
+            path,
             reload=self._reloader.reload,
             status=self._status,
             exposition=self._front.exposition,

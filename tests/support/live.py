@@ -89,23 +89,26 @@ class Connection:
     @contextlib.asynccontextmanager
     async def to(
         cls,
-        at: Daemon | int,
+        at: Daemon | int | socket.socket,
         trust: Authority | ssl.SSLContext | None,
         *,
         host: str = "127.0.0.1",
         source: str | None = None,
     ) -> AsyncIterator["Connection"]:
-        """Open to a daemon or a port, from the address `source` where it matters.
+        """Open to a daemon or a port, from the address `source` where it matters, or on a connected socket.
 
         In TLS, unless `trust` is None, the name `localhost` must be shown.
         """
-        port = at if isinstance(at, int) else at.port
         context = trusting(trust) if isinstance(trust, Authority) else trust
         name = "localhost" if context is not None else None
+        where: dict[str, Any]
+        if isinstance(at, socket.socket):
+            where = {"sock": at}
+        else:
+            port = at if isinstance(at, int) else at.port
+            where = {"host": host, "port": port, "local_addr": (source, 0) if source else None}
         async with asyncio.timeout(PATIENCE):
-            opened = await asyncio.open_connection(
-                host, port, ssl=context, server_hostname=name, local_addr=(source, 0) if source else None
-            )
+            opened = await asyncio.open_connection(ssl=context, server_hostname=name, **where)
         connection = cls(*opened)
         try:
             yield connection
@@ -230,13 +233,13 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @contextlib.asynccontextmanager
-async def upstream(handler: Handler) -> AsyncIterator[str]:
+async def upstream(handler: Handler, listening: socket.socket | None = None) -> AsyncIterator[str]:
     """A service on a free port of 127.0.0.1 that answers everything with `handler`; its `upstream.http`."""
     application = web.Application(client_max_size=2**40)
     application.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
     await runner.setup()
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listening or socket.create_server(("127.0.0.1", 0))
     await web.SockSite(runner, listening).start()
     try:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from rekeyd.access.key_file import is_json
 from rekeyd.commands.key_edits import NEW_JSON, NEW_YAML, Edit, edited
 from rekeyd.errors import Problem, SettingsError
-from rekeyd.listeners.admin import NoDaemon, ask
+from rekeyd.listeners.admin import NoDaemon, ask, socket_named_by
 from rekeyd.reload.credentials import read_credentials, unreadable
 from rekeyd.reload.files import LARGEST_KEY_FILE, File, UnreadableError, read_file
 from rekeyd.reload.keyring import Keys, keys_of
@@ -53,9 +53,10 @@ class Store:
             fix = "Name a file, such as `keys.yaml`, in the section `access`; it is made where it is missing"
             raise SettingsError([parsed.problem(KEY_FILE, _UNSET, fix)])
         settings = parsed.settings
+        asked = socket or socket_named_by(settings.admin, environ)
         state = folder_named_by(settings.state, environ)
         left_out = tuple(problem for problem in problems if problem.key.startswith("service."))
-        return cls(parsed, path, socket or settings.admin.socket, state, left_out)
+        return cls(parsed, path, asked, state, left_out)
 
     def read(self) -> Keys:
         """All keys, the static ones among them. Raises `SettingsError`."""

@@ -22,6 +22,7 @@ import structlog
 from aiohttp import web
 
 from rekeyd.errors import RekeydError
+from rekeyd.settings import Admin
 from rekeyd.system.unix_socket import Taken, take
 from rekeyd.telemetry.hub import Hub, Subscription, TooManySubscribersError
 
@@ -55,6 +56,17 @@ Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 class NoDaemon(RekeydError):  # noqa: N818 - it says what is the matter
     """Nobody answers on the admin socket."""
+
+
+def socket_named_by(admin: Admin, environ: Mapping[str, str]) -> Path | None:
+    """Where the settings, and for the default the environment, put it; None: off.
+
+    Of the folders that systemd may name in `$RUNTIME_DIRECTORY` (systemd.exec(5)) the first is ours.
+    """
+    given = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if admin.socket is None or not (admin.socket_is_default and given.startswith("/")):
+        return admin.socket
+    return Path(given) / admin.socket.name
 
 
 class AdminListener:

@@ -273,8 +273,8 @@ class Access(Section):
 class Admin(Section):
     socket: fields.SocketPath = setting(
         Path("/run/rekeyd/admin.sock"),
-        "The unix socket of `rekeyd reload` and `rekeyd status`. null: off. The default is off too, with a "
-        "warning, where its folder can't be written.",
+        "The unix socket of `rekeyd reload` and `rekeyd status`. null: off. The default is in systemd's "
+        "`$RUNTIME_DIRECTORY` where that is set, and off, with a warning, where its folder can't be written.",
     )
 
     @property

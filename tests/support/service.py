@@ -1,0 +1,134 @@
+"""A unit of rekeyd in a machine, and the site that it serves: started, asked and looked at as its users do.
+
+service = Service(machine, ServedSite.made(machine))
+await service.systemctl("start")
+async with service.connection() as client:
+    assert (await client.ask()).status == 200
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+from support.daemon import Event
+from support.generations import Site
+from support.live import Connection
+from support.machine import Machine
+from support.pki import Leaf
+from support.waiting import eventually
+
+FOLDER = "/etc/rekeyd"
+GROUP = "rekeyd"
+UNITS = "/etc/systemd/system"
+SLOW = 20.0
+"""Seconds that a machine with other work may need for what takes one."""
+
+
+@dataclass
+class ServedSite(Site):
+    """A site that the group `rekeyd` may read; its files are looked at when somebody asks, and not before."""
+
+    group: int = 0
+    port: int = 6333
+
+    @classmethod
+    def made(cls, machine: Machine, name: str = "rekeyd", *, port: int = 6333) -> "ServedSite":
+        """In a folder of its own, with its settings where the unit looks for them."""
+        folder = machine.path(f"{FOLDER}/{name}")
+        folder.mkdir(exist_ok=True)
+        return cls(folder, group=_group(machine), port=port)
+
+    @property
+    def file(self) -> Path:
+        return self.folder.with_suffix(".yaml")
+
+    def configure(self, **sections: Mapping[str, Any]) -> None:
+        name = self.folder.name
+        own: dict[str, dict[str, Any]] = {
+            "service": {"http_port": self.port},
+            "tls": {"cert": f"{name}/tls.crt", "key": f"{name}/tls.key", "watch": False, "cert_ttl": None},
+        }
+        merged = {key: {**own.get(key, {}), **sections.get(key, {})} for key in own | dict(sections)}
+        super().configure(**merged)
+
+    def rotate(self, **properties: Any) -> Leaf:
+        leaf = super().rotate(**properties)
+        os.chown(self.key, 0, self.group)
+        self.key.chmod(0o640)
+        return leaf
+
+
+def _group(machine: Machine) -> int:
+    lines = machine.path("/etc/group").read_text().splitlines()
+    return next(int(line.split(":")[2]) for line in lines if line.startswith(f"{GROUP}:"))
+
+
+class Service:
+    """What is told of the unit `name` is told from the moment at which this was made."""
+
+    def __init__(self, machine: Machine, site: ServedSite, name: str = "rekeyd.service") -> None:
+        self.machine = machine
+        self.site = site
+        self.name = name
+        told = machine.run("journalctl", "--lines=0", "--show-cursor").stdout
+        self._cursor = told.rpartition("cursor: ")[2].strip()
+
+    async def systemctl(self, verb: str, *options: str, check: bool = True) -> CompletedProcess[str]:
+        return await self.machine.ran("systemctl", *options, verb, self.name, check=check)
+
+    async def drop_in(self, source: Path) -> None:
+        """Install a drop-in, as its first lines say."""
+        folder = self.machine.path(f"{UNITS}/{self.name}.d")
+        folder.mkdir(exist_ok=True)
+        (folder / source.name).write_bytes(source.read_bytes())
+        await self.machine.ran("systemctl", "daemon-reload")
+
+    def now(self, name: str) -> str:
+        """One property of the unit, as `systemctl show` has it."""
+        return self.machine.run(
+            "systemctl", "show", "--value", f"--property={name}", self.name
+        ).stdout.strip()
+
+    async def becomes(self, state: str) -> None:
+        """Wait until its `ActiveState` is `state`."""
+        await eventually(lambda: self.now("ActiveState") == state, timeout=SLOW, what=f"{self.name} {state}")
+
+    @property
+    def pid(self) -> int:
+        """Of its main process, as the machine has it."""
+        return int(self.now("MainPID"))
+
+    @property
+    def listens(self) -> bool:
+        try:
+            self.machine.connected(self.site.port).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Of a new client that believes the site's authority."""
+        async with Connection.to(self.machine.connected(self.site.port), self.site.authority) as connection:
+            yield connection
+
+    async def serial(self) -> int:
+        """Of the certificate that a new client is shown."""
+        async with self.connection() as client:
+            return client.serial
+
+    def told(self) -> str:
+        """All that it wrote to the journal."""
+        self.machine.run("journalctl", "--sync")
+        since = f"--after-cursor={self._cursor}"
+        return self.machine.run("journalctl", "--output=cat", f"--unit={self.name}", since).stdout
+
+    def events(self, name: str) -> list[Event]:
+        """What it logged under that name."""
+        lines = [json.loads(line) for line in self.told().splitlines() if line.startswith("{")]
+        return [event for event in lines if event["event"] == name]

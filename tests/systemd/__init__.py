@@ -1,0 +1,1 @@
+"""rekeyd as a service of a real systemd."""

@@ -1,0 +1,48 @@
+"""Two rekeyd@.service on one machine: own settings, users and folders; what befalls one stays there."""
+
+import pytest
+
+from support.machine import Machine
+from support.service import ServedSite, Service
+
+
+@pytest.fixture
+def instances(machine: Machine, service: Service) -> tuple[Service, Service]:
+    """`service` cleans up after them."""
+    one, other = (
+        Service(machine, ServedSite.made(machine, name, port=port), f"rekeyd@{name}.service")
+        for name, port in (("one", 6401), ("other", 6402))
+    )
+    return one, other
+
+
+async def test_a_reload_and_a_stop_are_one_instances_alone(instances: tuple[Service, Service]) -> None:
+    one, other = instances
+    for each in instances:
+        await each.systemctl("start")
+    first, second = one.site.leaf, other.site.leaf
+
+    renewed = one.site.rotate()
+    other.site.rotate()
+    await one.systemctl("reload")
+    assert (await one.serial(), await other.serial()) == (renewed.serial, second.serial)
+    assert first.serial != renewed.serial
+
+    await one.systemctl("stop")
+    assert await other.serial() == second.serial
+    await other.systemctl("reload")
+    assert await other.serial() == other.site.leaf.serial
+
+
+async def test_each_has_a_user_and_folders_of_its_own(
+    instances: tuple[Service, Service], machine: Machine
+) -> None:
+    one, other = instances
+    for each in instances:
+        await each.systemctl("start")
+
+    assert one.now("UID") != other.now("UID")
+    for each, name in zip(instances, ("one", "other"), strict=True):
+        assert machine.path(f"/run/rekeyd-{name}/admin.sock").is_socket()
+        state = machine.path(f"/var/lib/private/rekeyd-{name}").stat()
+        assert (str(state.st_uid), state.st_mode & 0o777) == (each.now("UID"), 0o700)
