@@ -1,11 +1,17 @@
 import os
+import socket
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from rekeyd.telemetry.destinations import RotatedFile, Stream, reason_against
+from rekeyd.system.sealed_memory import unsealed
+from rekeyd.telemetry.destinations import Journal, RotatedFile, Stream, leads_to_journal, reason_against
+from rekeyd.telemetry.sink import Sink
+from support.daemon import SOURCE_ROOT
 
 
 def put(file: RotatedFile, text: bytes) -> bool:
@@ -181,3 +187,141 @@ def test_asking_whether_it_would_do_makes_no_file(path: Path) -> None:
     assert reason_against(path) is None
     assert isinstance(reason_against(path / "below"), NotADirectoryError)
     assert isinstance(reason_against(path.parent / "absent" / "audit.log"), FileNotFoundError)
+
+
+# The journal
+
+
+class Journald:
+    """The journal's end of its socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.open()
+
+    def open(self) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(self.path))
+        self.socket.settimeout(10)
+
+    def restart(self) -> None:
+        self.socket.close()
+        self.path.unlink()
+        self.open()
+
+    def entry(self) -> bytes:
+        data, descriptors, _, _ = socket.recv_fds(self.socket, 1 << 20, 1)
+        for descriptor in descriptors:
+            assert data == b""
+            data = unsealed(descriptor, 1 << 30)
+            os.close(descriptor)
+        return data
+
+
+@pytest.fixture
+def journald(tmp_path: Path) -> Iterator[Journald]:
+    journald = Journald(tmp_path / "socket")
+    yield journald
+    journald.socket.close()
+
+
+def test_each_entry_is_a_datagram_however_large(journald: Journald) -> None:
+    sink = Sink(Journal(str(journald.path)))
+    assert sink.is_journal
+    entries = [b"MESSAGE=one\n", b"MESSAGE=" + b"x" * 1_000_000 + b"\n", b"MESSAGE=three\n"]
+    for entry in entries:
+        sink.write(entry)
+    assert [journald.entry() for _ in entries] == entries
+    sink.close()
+
+
+def test_a_journal_that_was_restarted_is_found_again(journald: Journald) -> None:
+    journal = Journal(str(journald.path))
+    journald.restart()
+    with pytest.raises(OSError, match="Connection refused"):
+        journal.write(memoryview(b"MESSAGE=lost\n"))
+    assert journal.refresh() is True
+    assert journal.refresh() is False
+    journal.write(memoryview(b"MESSAGE=found\n"))
+    assert journald.entry() == b"MESSAGE=found\n"
+    journal.close()
+
+
+def test_a_journal_that_does_not_read_holds_up_nobody(journald: Journald) -> None:
+    sink = Sink(Journal(str(journald.path)), capacity=4096)
+    for number in range(2000):
+        sink.write(b"MESSAGE=%d\n" % number, dispensable=True)
+    assert sink.buffered <= 4096
+    first = journald.entry()
+    assert first == b"MESSAGE=0\n"
+    sink.close(0.1)
+
+
+def test_without_a_journal_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Journal(str(tmp_path / "nobody"))
+
+
+def test_the_stream_to_the_journal_is_known_by_what_the_service_manager_said(tmp_path: Path) -> None:
+    with (tmp_path / "stream").open("wb") as stream:
+        status = os.fstat(stream.fileno())
+        told = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        assert leads_to_journal(stream.fileno(), told)
+        assert not leads_to_journal(stream.fileno(), {})
+        with (tmp_path / "other").open("wb") as other:
+            assert not leads_to_journal(other.fileno(), told), "it was redirected"
+    assert not leads_to_journal(-1, told)
+
+
+# Shared by several processes
+
+WRITER = """
+import sys
+from rekeyd.telemetry.destinations import Stream
+from rekeyd.telemetry.sink import Sink
+sink = Sink(Stream(1, shared=True))
+for number in range(5000):
+    sink.write(sys.argv[1].encode() * (number % 90 + 1) + b"\\n")
+sink.close(60)
+"""
+
+
+def written_together(stdout: int) -> list[subprocess.Popen[bytes]]:
+    environ = {**os.environ, "PYTHONPATH": str(SOURCE_ROOT)}
+    return [
+        subprocess.Popen([sys.executable, "-c", WRITER, letter], stdout=stdout, env=environ)
+        for letter in "ab"
+    ]
+
+
+def assert_none_is_torn(data: bytes) -> None:
+    lines = data.splitlines()
+    assert len(lines) == 10_000
+    assert all(line == line[:1] * len(line) and 1 <= len(line) <= 90 for line in lines)
+
+
+def test_two_who_write_to_one_pipe_tear_no_line() -> None:
+    reading, writing = os.pipe()
+    writers = written_together(writing)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert_none_is_torn(pipe.read())
+    assert [writer.wait(30) for writer in writers] == [0, 0]
+
+
+def test_two_who_write_to_one_file_overwrite_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        writers = written_together(file.fileno())
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert_none_is_torn(path.read_bytes())
+
+
+def test_where_others_write_too_nothing_is_taken_back(path: Path) -> None:
+    file = RotatedFile(path, shared=True)
+    file.write(memoryview(b"half"))
+    with path.open("ab") as other:
+        other.write(b"another's\n")
+    assert file.take_back(4) is False
+    assert path.read_bytes() == b"halfanother's\n"
+    file.close()

@@ -75,7 +75,7 @@ def test_one_that_is_renewed_is_taken_up_with_the_next_reload(site: Site, given:
 
 def test_after_a_pin_too(site: Site, given: Path) -> None:
     disk = disk_of(site, given)
-    disk.pin(settings_to_start_with(disk))
+    disk.pin(settings_to_start_with(disk).settings)
     replace_file(given / "api-key", OTHER.encode())
     assert disk.load().ring.find(OTHER.encode()) is not None
 

@@ -64,7 +64,7 @@ def test_the_settings_are_had_while_what_they_name_is_not(spoil: Callable[[Site]
     site.configure(tls={"start_wait": 7})
     spoil(site)
 
-    assert settings_to_start_with(site.disk).tls.start_wait == 7
+    assert settings_to_start_with(site.disk).settings.tls.start_wait == 7
 
 
 @pytest.mark.parametrize(

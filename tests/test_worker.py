@@ -106,6 +106,6 @@ async def test_it_ends_when_it_is_told_so(tmp_path: Path) -> None:
         await worker.serve(1)
         await worker.ask("open")
         assert await worker.ask("drain", 1.0) == 0
-        assert (await worker.ask("end")).keys() == {"metrics", "usage"}
+        assert (await worker.ask("end")).keys() == {"connections", "metrics", "usage"}
         await eventually(worker.ended.is_set, what="its end")
         assert await worker.member.gone() == "exit status 0"

@@ -46,8 +46,8 @@ from rekeyd.system import process
 from rekeyd.system.sockets import descriptors_handed_over, sockets_of
 from rekeyd.telemetry import console
 from rekeyd.telemetry.audit import open_audit
-from rekeyd.telemetry.logs import configure
-from rekeyd.telemetry.sink import MIB, Sink
+from rekeyd.telemetry.journal import event_of
+from rekeyd.telemetry.logs import configure, open_log
 from rekeyd.telemetry.status import status_lines
 from rekeyd.workers.worker import work
 
@@ -192,16 +192,16 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
     vault = Vault({name: number for name, number in handed if is_kept(name)}, os.environ)
     sockets = sockets_of([each for each in handed if not is_kept(each[0])])
     disk = Disk(file, {} if stage else os.environ)
-    settings = settings_to_start_with(disk, kept=vault.holds_one)
+    parsed = settings_to_start_with(disk, kept=vault.holds_one)
+    settings, shared = parsed.settings, parsed.settings.service.workers != 1
     confined = confine(settings, os.environ, *([stage.directory] if stage else []))
-    audit = open_audit(disk.parsed) if disk.parsed is not None else None
     current = Current()
     logs = configure(
         format=settings.logging.format,
         level=settings.logging.level,
         generation=lambda: current.number,
-        sink=Sink(sys.stdout.fileno(), capacity=settings.logging.buffer_mb * MIB),
-        audit=audit,
+        audit=open_audit(parsed, shared=shared),
+        sink=open_log(parsed, sys.stdout.fileno(), os.environ, shared=shared),
     )
     confined.tell()
 
@@ -335,7 +335,7 @@ def _secret_from_stdin() -> bytes:
 def _logs(chosen: argparse.Namespace) -> int:
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     with chosen.file.open("rb") if chosen.file else sys.stdin.buffer as stream:
-        for line in console.read_lines(stream, colour=colour):
+        for line in console.read_lines(stream, colour=colour, unpack=event_of):
             print(line, flush=True)
     return GOOD
 

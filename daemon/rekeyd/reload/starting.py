@@ -16,20 +16,22 @@ from rekeyd.reload.outcome import Outcome, findings_of
 from rekeyd.reload.patience import may_pass
 from rekeyd.reload.reloader import START, Reloader
 from rekeyd.reload.triggers import Watch
-from rekeyd.settings import Settings
+from rekeyd.settings import Parsed
 
 
-def settings_to_start_with(disk: Disk, *, kept: bool = False) -> Settings:
+def settings_to_start_with(disk: Disk, *, kept: bool = False) -> Parsed:
     """What the settings file says, even if what it names can't be read for now. Raises `SettingsError`.
 
     `kept`: a generation from before is there, so that no file but that of the settings itself must be good.
     """
     try:
-        return disk.load().settings
+        disk.load()
     except SettingsError as error:
         if disk.parsed is None or not (kept or may_pass(findings_of(error.problems))):
             raise
-        return disk.parsed.settings
+    if disk.parsed is None:
+        raise RuntimeError("there is a candidate, and no settings that it is made of")
+    return disk.parsed
 
 
 async def first_generation(reloader: Reloader, disk: Disk) -> Outcome:

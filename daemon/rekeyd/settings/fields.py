@@ -117,7 +117,9 @@ def _choice(*choices: str) -> Kind:
     return Kind(alternatives(*choices), "Write one of them", (str,), text=True)
 
 
-LogFormat = Annotated[Literal["auto", "json", "console"], _choice("auto", "json", "console")]
+LogFormat = Annotated[
+    Literal["auto", "json", "console", "journal"], _choice("auto", "json", "console", "journal")
+]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], _choice("debug", "info", "warning", "error")
 ]

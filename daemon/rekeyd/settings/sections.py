@@ -303,7 +303,9 @@ class Metrics(Section):
 
 class Logging(Section):
     format: fields.LogFormat = setting(
-        "auto", "`json`, `console`, or `auto`: console on a terminal, else JSON."
+        "auto",
+        "`json`, `console`, `journal` (systemd's, with every field), or `auto`: console on a terminal, the "
+        "journal where systemd connected standard output to it, else JSON.",
     )
     level: fields.LogLevel = setting("info", "`debug`, `info`, `warning` or `error`.", reloadable=True)
     decisions: fields.Decisions = setting(

@@ -14,13 +14,16 @@ from rekeyd.telemetry.destinations import RotatedFile, reason_against
 from rekeyd.telemetry.sink import MIB, Sink
 
 
-def open_audit(parsed: Parsed) -> Sink | None:
-    """The audit that the settings ask for; None where they don't. Raises SettingsError."""
+def open_audit(parsed: Parsed, *, shared: bool = False) -> Sink | None:
+    """The audit that the settings ask for; None where they don't. Raises SettingsError.
+
+    `shared`: other processes write to it as well.
+    """
     logging = parsed.settings.logging
     if logging.audit is None:
         return None
     try:
-        destination = RotatedFile(logging.audit)
+        destination = RotatedFile(logging.audit, shared=shared)
     except OSError as error:
         raise _unusable(parsed, error) from error
     return Sink(destination, capacity=logging.buffer_mb * MIB, keeps=True)

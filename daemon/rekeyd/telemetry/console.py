@@ -7,7 +7,7 @@ shown as `name=value`, so that nothing is hidden by surprise.
 Pure: the time an expiry is counted from is the line's own. Must not know: where lines come from or go.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,14 +47,28 @@ def render(event: Event, *, colour: bool = False) -> str:
     return "  ".join(pieces).rstrip()
 
 
-def read_lines(stream: Iterable[bytes], *, colour: bool = False) -> Iterator[str]:
+def message(event: Event) -> str:
+    """The line without time and level, for who keeps these beside it."""
+    name = str(event.get("event", ""))
+    return "  ".join([safe(name), *(safe(piece) for piece in _pieces(name, event) if piece)])
+
+
+def read_lines(
+    stream: Iterable[bytes],
+    *,
+    colour: bool = False,
+    unpack: Callable[[Mapping[str, Any]], Event | None] = lambda _: None,
+) -> Iterator[str]:
     """Lines of JSON in the human form, each without a newline; a new day gets a line of its own.
+
+    Entries of the systemd journal, as `journalctl -o json` writes them, are lines of JSON as well: `unpack`
+    makes an event of one that is ours, and None of any other.
 
     A line that is no event of ours passes through as it is, made safe for the terminal.
     """
     today = ""
     for line in stream:
-        event = _parsed(line)
+        event = _parsed(line, unpack)
         if event is None:
             yield safe(line.rstrip(b"\r\n").decode("utf-8", "backslashreplace"), keep="\t")
             continue
@@ -76,17 +90,15 @@ def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode()
 
 
-def _parsed(line: bytes) -> Event | None:
+def _parsed(line: bytes, unpack: Callable[[Mapping[str, Any]], Event | None]) -> Event | None:
     try:
         event = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
-    ours = (
-        isinstance(event, dict)
-        and isinstance(event.get("event"), str)
-        and isinstance(event.get("timestamp"), str)
-    )
-    return event if ours else None
+    if not isinstance(event, dict):
+        return None
+    ours = isinstance(event.get("event"), str) and isinstance(event.get("timestamp"), str)
+    return event if ours else unpack(event)
 
 
 def _paint(text: str, style: str, colour: bool) -> str:

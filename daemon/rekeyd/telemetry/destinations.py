@@ -1,4 +1,4 @@
-"""What a sink writes to: a descriptor that stays the same, or a file that may be rotated away at any time.
+"""What a sink writes to: a descriptor that stays the same, a file that may be rotated away, or the journal.
 
 The rules for a file (`logging.audit`):
 
@@ -11,22 +11,43 @@ The rules for a file (`logging.audit`):
 3. A file that is made here has mode 0640, whatever the umask; one that is there keeps the mode that it has.
 4. A line that only half fits is taken back, so that none is torn.
 
+Where other processes write to it as well (`shared`) no line is torn by theirs: what goes to a pipe or a
+socket goes in pieces of whole lines that the kernel takes in one (POSIX, write(), PIPE_BUF), a file is
+appended to (O_APPEND), and nothing is taken back, since it may be theirs that stands behind it. A line longer
+than PIPE_BUF may still be torn in a pipe.
+
+The journal gets one datagram for each entry; one that is too large for that goes as sealed memory.
+
 Must not know: what is written.
 """
 
 import contextlib
 import errno
+import fcntl
 import os
+import select
+import socket
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
+
+from rekeyd.system.sealed_memory import sealed
 
 MODE = 0o640
 _WAY = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
+WHOLE = 128 * 1024
+"""Bytes of a batch that is written at once."""
+JOURNAL = "/run/systemd/journal/socket"
+
+
 class Destination(Protocol):
     """Where bytes go."""
+
+    batch: int
+    """Bytes of whole lines that may go in one `write`; a longer line goes alone."""
 
     @property
     def descriptor(self) -> int:
@@ -38,6 +59,9 @@ class Destination(Protocol):
         Raises OSError where nothing can be written now.
         """
 
+    def write(self, data: memoryview) -> int:
+        """Write some of it, a byte at least; how many bytes that were. Raises OSError."""
+
     def take_back(self, size: int) -> bool:
         """Undo the last `size` bytes, just written; whether that was possible."""
 
@@ -47,15 +71,24 @@ class Destination(Protocol):
 class Stream:
     """One descriptor for good; a duplicate of the caller's, which stays the caller's own."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, shared: bool = False) -> None:
         # Were the original closed and used again, log lines would go into somebody's connection.
         try:
             self.descriptor = os.dup(descriptor)
         except OSError:
             self.descriptor = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        self.batch = WHOLE
+        if shared and stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+            flags = fcntl.fcntl(self.descriptor, fcntl.F_GETFL)
+            fcntl.fcntl(self.descriptor, fcntl.F_SETFL, flags | os.O_APPEND)
+        elif shared:
+            self.batch = select.PIPE_BUF
 
     def refresh(self) -> bool:
         return False
+
+    def write(self, data: memoryview) -> int:
+        return os.write(self.descriptor, data)
 
     def take_back(self, size: int) -> bool:  # noqa: ARG002 - what a pipe has can't be undone
         return False
@@ -67,8 +100,11 @@ class Stream:
 class RotatedFile:
     """The file at `path`, whichever that is. Raises OSError where it can't be had at first."""
 
-    def __init__(self, path: Path) -> None:
+    batch = WHOLE
+
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
         self.path = path
+        self._shared = shared
         self.descriptor = _open(path)
         self._inode = _known_by(os.fstat(self.descriptor))
 
@@ -81,7 +117,12 @@ class RotatedFile:
         self.descriptor, self._inode = descriptor, _known_by(os.fstat(descriptor))
         return True
 
+    def write(self, data: memoryview) -> int:
+        return os.write(self.descriptor, data)
+
     def take_back(self, size: int) -> bool:
+        if self._shared:
+            return False
         try:
             whole = os.fstat(self.descriptor).st_size - size
             if whole < 0:
@@ -93,6 +134,84 @@ class RotatedFile:
 
     def close(self) -> None:
         os.close(self.descriptor)
+
+
+class Journal:
+    """The systemd journal, by its native protocol. Raises OSError where it can't be had at first.
+
+    It may be restarted at any time: it is looked for anew after each failure.
+    """
+
+    batch = 1
+
+    def __init__(self, path: str = JOURNAL) -> None:
+        self._path = path
+        self._broken = False
+        self._socket = self._connected()
+
+    @property
+    def descriptor(self) -> int:
+        return self._socket.fileno()
+
+    def refresh(self) -> bool:
+        if self._broken:
+            fresh = self._connected()
+            self._socket.close()
+            self._socket, self._broken = fresh, False
+            return True
+        return False
+
+    def write(self, data: memoryview) -> int:
+        try:
+            return self._send(data)
+        except BlockingIOError:
+            raise
+        except OSError:
+            self._broken = True
+            raise
+
+    def take_back(self, size: int) -> bool:  # noqa: ARG002 - an entry is taken whole or not at all
+        return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _send(self, data: memoryview) -> int:
+        try:
+            return self._socket.send(data)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+        memory = sealed("rekeyd log entry", [bytes(data)])
+        try:
+            socket.send_fds(self._socket, [b""], [memory])
+        finally:
+            os.close(memory)
+        return len(data)
+
+    def _connected(self) -> socket.socket:
+        channel = socket.socket(
+            socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
+        try:
+            channel.connect(self._path)
+        except OSError:
+            channel.close()
+            raise
+        return channel
+
+
+def leads_to_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
+    """Whether a descriptor is the stream that the service manager connected to the journal.
+
+    It says which that is in `$JOURNAL_STREAM` (systemd.exec(5)); whoever redirects the output elsewhere
+    passes that on as well, so that the two are compared.
+    """
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def reason_against(path: Path) -> OSError | None:

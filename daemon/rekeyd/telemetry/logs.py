@@ -21,9 +21,12 @@ from typing import Any, Literal
 
 import structlog
 
-from rekeyd.telemetry import console, lines
+from rekeyd.errors import SettingsError
+from rekeyd.settings import Parsed
+from rekeyd.telemetry import console, journal, lines
+from rekeyd.telemetry.destinations import Journal, Stream, leads_to_journal
 from rekeyd.telemetry.hub import Hub
-from rekeyd.telemetry.sink import Lost, Sink
+from rekeyd.telemetry.sink import MIB, Lost, Sink
 
 SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _HEARD = SEVERITY["info"]
@@ -189,9 +192,31 @@ class Logs:
         self._sink.close()
 
 
+Format = Literal["auto", "json", "console", "journal"]
+
+
+def open_log(parsed: Parsed, descriptor: int, environ: Mapping[str, str], *, shared: bool = False) -> Sink:
+    """Where the settings send the log: the journal, or what `descriptor` is, to be given to `configure`.
+
+    `shared`: other processes write there as well. Raises SettingsError.
+    """
+    logging = parsed.settings.logging
+    capacity = logging.buffer_mb * MIB
+    wanted = logging.format == "journal"
+    if wanted or (logging.format == "auto" and leads_to_journal(descriptor, environ)):
+        try:
+            return Sink(Journal(), capacity=capacity)
+        except OSError as error:
+            if wanted:
+                message = f"is journal, which can't be reached ({error.strerror})"
+                problem = parsed.problem("logging.format", message, "Write `auto`, or start it under systemd")
+                raise SettingsError([problem]) from error
+    return Sink(Stream(descriptor, shared=shared), capacity=capacity)
+
+
 def configure(
     *,
-    format: Literal["auto", "json", "console"],  # noqa: A002 - the setting's own name
+    format: Format,  # noqa: A002 - the setting's own name
     level: str,
     generation: Callable[[], int | None],
     sink: Sink,
@@ -203,6 +228,8 @@ def configure(
     """
     human = format == "console" or (format == "auto" and sink.isatty())
     render = _to_console(colour=_wants_colour(sink)) if human else lines.to_json
+    if sink.is_journal:
+        render = journal.entry
     logs = Logs(render=render, level=level, generation=generation, sink=sink, audit=audit)
     structlog.configure(
         processors=[logs.process],

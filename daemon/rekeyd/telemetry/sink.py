@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 
-from rekeyd.telemetry.destinations import Destination, Stream
+from rekeyd.telemetry.destinations import Destination, Journal, Stream
 
 MIB = 1 << 20
 KEPT_OVER = 4
@@ -35,7 +35,6 @@ GATHER = 0.02
 RETRY = 1.0
 """Seconds between two attempts to reach a reader that is gone."""
 
-_CHUNK = 128 * 1024
 _LINE_OVERHEAD = 128  # the bytes object, its tuple and its slot, beside the text
 
 
@@ -83,6 +82,11 @@ class Sink:
 
     def isatty(self) -> bool:
         return os.isatty(self._destination.descriptor)
+
+    @property
+    def is_journal(self) -> bool:
+        """Whether what is written are entries of the journal, not lines."""
+        return isinstance(self._destination, Journal)
 
     @property
     def buffered(self) -> int:
@@ -161,7 +165,7 @@ class Sink:
         # Where nothing is kept, the line that tells of what was lost is the next attempt to write.
         failing = self._broken and not self._keeps
         while lines:
-            batch = _take(lines)
+            batch = _take(lines, self._destination.batch)
             written = 0 if failing else self._write([line for line, _ in batch])
             failing = written < len(batch)
             if failing and keeps:
@@ -241,7 +245,7 @@ class Sink:
     def _write_some(self, rest: memoryview) -> memoryview:
         """What is left to be written."""
         try:
-            written = os.write(self._destination.descriptor, rest)
+            written = self._destination.write(rest)
         except BlockingIOError:
             if not self._wait_for_room():
                 raise
@@ -270,9 +274,11 @@ def _ignore(_heard: object) -> None:
     pass
 
 
-def _take(lines: deque[_Line]) -> list[_Line]:
-    batch, size = [], 0
-    while lines and size < _CHUNK:
+def _take(lines: deque[_Line], most: int) -> list[_Line]:
+    """One line, and as many more as go along."""
+    batch: list[_Line] = []
+    size = 0
+    while lines and (not batch or size + len(lines[0][0]) <= most):
         line = lines.popleft()
         batch.append(line)
         size += len(line[0])

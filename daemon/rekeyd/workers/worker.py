@@ -27,8 +27,7 @@ from rekeyd.system import process
 from rekeyd.system.sockets import Sockets, sockets_of
 from rekeyd.telemetry.audit import open_audit
 from rekeyd.telemetry.evidence import usage_as_kept
-from rekeyd.telemetry.logs import Logs, configure
-from rekeyd.telemetry.sink import MIB, Sink
+from rekeyd.telemetry.logs import Logs, configure, open_log
 from rekeyd.telemetry.totals import as_json
 from rekeyd.upstream.connection import UpstreamError
 from rekeyd.workers.channel import Channel, Message
@@ -121,8 +120,8 @@ class Worker:
             format=logging.format,
             level=logging.level,
             generation=lambda: self._current.number,
-            sink=Sink(sys.stdout.fileno(), capacity=logging.buffer_mb * MIB),
-            audit=open_audit(parsed),
+            sink=open_log(parsed, sys.stdout.fileno(), os.environ, shared=True),
+            audit=open_audit(parsed, shared=True),
         )
 
     async def _prepare(self, message: Message) -> None:
