@@ -24,7 +24,7 @@ from rekeyd.reload.current import Serving
 from rekeyd.reload.handshake import HandshakeError, Looker
 from rekeyd.reload.loading import ContextError, ProbeError, distrust, load, trust
 from rekeyd.reload.peer_contexts import peers_of
-from rekeyd.system.alerts import AlertingContext
+from rekeyd.system.error_queue import tidy
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.names import Choice, Names, index
 
@@ -116,7 +116,7 @@ def _compare(looker: Looker, context: ssl.SSLContext, choice: Choice, name: str 
 
 def _context(generation: Generation, choice: Choice, alpn: tuple[str, ...], *, mixed: bool) -> ssl.SSLContext:
     """`mixed`: the generation has names with several kinds of keys."""
-    context = AlertingContext(ssl.PROTOCOL_TLS_SERVER)
+    context = tidy(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     _set_protocol(context, generation, alpn)
     if mixed:
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | _PRIORITIZE_CHACHA
