@@ -3,8 +3,9 @@
 The rules: every connection gets the TLS context of the generation that is current when it is accepted, and no
 other ever; so what a generation forbids is forbidden to the next connection, and a session made under another
 generation has no context left to resume in. A handshake is bounded in time, handshakes and connections in
-number, and a failed handshake is told once, with its reason and the client's address. Who has been let into
-the kernel's queue before the door closes is served.
+number, and what handshakes compute has its turn with everything else (`handshaking.py`). A failed one is told
+once, with its reason and the client's address. Who has been let into the kernel's queue before the door
+closes is served.
 
 Must not know: what is spoken inside.
 """
@@ -195,15 +196,19 @@ class Door:
                 self._handshakes.succeeded(self.name)
             self._accept_on()
 
-        self._shaking.begin(
-            sock,
-            address,
-            context,
-            lambda: self._protocol(serving),
-            told,
-            framed=self._framed,
-            group=network_of(address_of(address)),
-        )
+        try:
+            self._shaking.begin(
+                sock,
+                address,
+                context,
+                lambda: self._protocol(serving),
+                told,
+                framed=self._framed,
+                group=network_of(address_of(address)),
+            )
+        except OSError as error:
+            sock.close()
+            told(error, None)
 
     def _tell_of_failure(self, address: Any, error: Exception, number: int) -> None:
         """`peer` is what the client calls itself, where it showed a certificate and the context keeps it."""

@@ -2,8 +2,8 @@
 
 The rules: judged bytes are loaded, never a path on disk again (`loading.py`). Each generation has contexts of
 its own, so that a session ticket never outlives the generation whose CA it rested on, and never are those of
-two generations mixed. That holds where nothing of TLS has changed, too: a key file that is replaced every hour
-costs a client one full handshake an hour, and the keys that seal tickets grow no older than a generation.
+two generations mixed. That holds where nothing of TLS has changed, too: a key file that is replaced every
+hour costs a client one full handshake an hour, and keys that seal tickets grow no older than a generation.
 
 There is one context for each choice of certificates (`trust/names.py`); connections begin with the default's,
 whose `sni_callback` switches to another. OpenSSL takes the verify mode, the flags and the options of a

@@ -8,6 +8,7 @@ on the event loop, and one group of clients (a network) can't make another's wai
 import asyncio
 import socket
 import ssl
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ class Handshakes:
     def __init__(self, within: float) -> None:
         self._within = within
         self._turns = Turns()
-        self._deadlines: dict[TlsConnection, float] = {}
+        self._deadlines: OrderedDict[TlsConnection, float] = OrderedDict()
         """In the order of their end."""
         self._timer: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
@@ -65,17 +66,18 @@ class Handshakes:
             framed=framed,
             queue=lambda step: self._turns.add(group, step),
         )
+        SocketTransport(sock, connection, peername)
         loop = asyncio.get_running_loop()
         self._deadlines[connection] = loop.time() + self._within
         self._over.clear()
         if self._timer is None:
             self._timer = loop.call_later(self._within, self._look)
-        SocketTransport(sock, connection, peername)
 
     def _look(self) -> None:
         """End those whose time is over, and come back for the next."""
         loop = asyncio.get_running_loop()
-        for connection, deadline in tuple(self._deadlines.items()):
+        while self._deadlines:
+            connection, deadline = next(iter(self._deadlines.items()))
             if deadline > loop.time():
                 self._timer = loop.call_at(deadline, self._look)
                 return

@@ -72,6 +72,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._done: Done | None = done
         self._queue = queue
         self._queued = False
+        self._held = False
         self._ended_below = False
         self._inside: asyncio.Protocol | None = None
         self._error: Exception | None = None
@@ -93,6 +94,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             return
         self.session.keep(received[:nbytes])
         if self._queued:
+            self._held = True
             self.raw.pause_reading()  # it has said more than a handshake needs
         else:
             self._queued = True
@@ -102,12 +104,14 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._queued = False
         if self.raw.is_closing():
             return
+        if self._held:
+            self._held = False
+            self.raw.resume_reading()
         try:
             self._advance(b"")
         except BaseException:
             self.raw.abort()  # what is inside failed to begin: nobody else would end it
             raise
-        self.raw.resume_reading()
         if self._ended_below:
             self.eof_received()
 

@@ -6,7 +6,7 @@ thousands delays another's first by a single piece. Must not know: what the work
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 SLICE = 0.001
@@ -18,7 +18,7 @@ class Turns:
     """A queue of work, by group. To be used in a running event loop."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[Work]] = {}
+        self._waiting: OrderedDict[str, deque[Work]] = OrderedDict()
         self._scheduled = False
 
     def add(self, group: str, work: Work) -> None:
@@ -45,8 +45,7 @@ class Turns:
 
     def _next(self) -> Work:
         """The first of the group whose turn it is, which then goes to the end of the line."""
-        group = next(iter(self._waiting))
-        line = self._waiting.pop(group)
+        group, line = self._waiting.popitem(last=False)
         work = line.popleft()
         if line:
             self._waiting[group] = line
