@@ -260,6 +260,58 @@ def test_a_session_never_crosses_to_the_next_generation(tmp_path: Path) -> None:
     assert not shake_hands(new, client, session)[1].session_reused
 
 
+BOTH_VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+@pytest.mark.parametrize("version", BOTH_VERSIONS)
+@pytest.mark.parametrize("name", ["localhost", "second.example"])
+@pytest.mark.parametrize("mode", [False, "optional", True])
+def test_within_a_generation_sessions_resume_and_say_who_the_client_is(
+    tmp_path: Path, version: ssl.TLSVersion, name: str, mode: bool | str
+) -> None:
+    """By the default context, by one that SNI switched to, and with a client certificate."""
+    own = CLIENTS.issue("client", client=True) if mode else None
+    context = context_of(LEAF, CA.issue("second.example"), **(verifying(mode) if mode else {}))
+    client = client_context(tmp_path, own)
+    client.maximum_version = version
+
+    session = shake_hands(context, client, name=name)[1].session
+    ours, theirs = shake_hands(context, client, session, name=name)
+
+    assert theirs.session_reused
+    assert ours.getpeercert(binary_form=True) == (own.der if own else None)
+    assert not shake_hands(context_of(LEAF), client, session)[1].session_reused
+
+
+def test_a_session_gets_nobody_past_strict_names(tmp_path: Path) -> None:
+    """A client may resume under another name, since all names believe the same clients; it must be one. (In
+    TLS 1.2 OpenSSL goes by the name that the session was made under, which was one.)"""
+    context = context_of(LEAF, CA.issue("second.example"), tls={"strict_sni": True})
+    client = client_context(tmp_path)
+    session = shake_hands(context, client)[1].session
+
+    client.check_hostname = False
+    shake_hands(context, client, session, name="second.example")
+    with pytest.raises(ssl.SSLError, match="CALLBACK_FAILED"):
+        shake_hands(context, client, session, name="unknown.example")
+
+
+@pytest.mark.parametrize(("kinds", "tickets"), [(["p256"], 1), (["rsa2048"], 2), (["p256", "rsa2048"], 2)])
+def test_there_are_two_tickets_where_signing_is_dear(
+    tmp_path: Path, kinds: list[KeyKind], tickets: int
+) -> None:
+    context = context_of(*(CA.issue(key=kind) for kind in kinds))
+    client, seen = client_context(tmp_path), list[int]()
+
+    def count(_conn: object, direction: str, _version: int, content: int, message: int, _: bytes) -> None:
+        if (direction, content, message) == ("read", 22, 4):  # NewSessionTicket (RFC 8446, 4.6.1)
+            seen.append(message)
+
+    client._msg_callback = count  # type: ignore[attr-defined]
+    shake_hands(context, client)
+    assert len(seen) == tickets
+
+
 def test_two_hundred_contexts_leak_no_descriptor() -> None:
     serving_of(generation())
     gc.collect()  # of what other tests left
@@ -564,6 +616,7 @@ def test_the_contexts_of_a_generation_go_with_it_and_wait_for_no_garbage_collect
 
 def test_twenty_generations_of_many_names_leak_no_descriptor() -> None:
     leaves = [CA.issue(f"host{number}.example.org") for number in range(5)]
+    gc.collect()  # what other tests have left
     before = len(list(Path("/proc/self/fd").iterdir()))
 
     for _ in range(20):

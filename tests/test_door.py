@@ -269,6 +269,46 @@ async def test_without_a_context_there_is_no_plaintext_in_its_place(tmp_path: Pa
         client.close()
 
 
+# A flood.
+
+
+def client_hello(context: ssl.SSLContext) -> bytes:
+    """What a client says first."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    return outgoing.read()
+
+
+async def test_a_flood_of_handshakes_keeps_neither_requests_nor_another_network_waiting(
+    tmp_path: Path,
+) -> None:
+    async with stage(tmp_path, answering(ok()), tls=True) as scene:
+        context = scene.context()
+        assert context is not None
+        open_before, hello = await scene.client(), client_hello(context)
+        flood = [await raw(scene) for _ in range(200)]
+        for link in flood:
+            link.send(hello)
+        open_before.send(request(key=API_KEY))
+        newcomer, _ = await asyncio.get_running_loop().create_connection(
+            asyncio.Protocol,
+            "127.0.0.1",
+            scene.port,
+            ssl=context,
+            server_hostname="localhost",
+            local_addr=("127.0.0.2", 0),
+        )
+        served_before = sum(1 for link in flood if link.received)
+        assert (await open_before.answer()).status == 200
+        assert served_before < len(flood)
+        await eventually(lambda: all(link.received for link in flood), what="the flood's own turn")
+        newcomer.abort()
+        for link in flood:
+            link.abort()
+        await scene.record()
+
+
 # How many.
 
 

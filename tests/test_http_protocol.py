@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rekeyd.listeners import door
+from rekeyd.system import tls_stream
 from support.gateway import API_KEY, READ_KEY, Scene, stage
 from support.waiting import eventually
 from support.wire import answering, ok, request
@@ -323,7 +323,7 @@ async def test_a_slow_client_gets_its_last_answer_whole_although_tls_is_shut_dow
 
     A few pieces more than the kernel takes wait where only the transport under TLS knows of them.
     """
-    monkeypatch.setattr(door, "SHUTDOWN_TIMEOUT", 0.2)
+    monkeypatch.setattr(tls_stream, "CLOSE_TIMEOUT", 0.2)
     async with stage(tmp_path, tls=True) as scene:
         client = await scene.client(buffer=4096)
         client.transport.pause_reading()
@@ -347,7 +347,7 @@ async def test_a_slow_client_gets_its_last_answer_whole_although_tls_is_shut_dow
 async def test_a_client_that_ignores_close_notify_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "SHUTDOWN_TIMEOUT", 0.2)
+    monkeypatch.setattr(tls_stream, "CLOSE_TIMEOUT", 0.2)
     async with stage(tmp_path, answering(ok()), tls=True) as scene:
         context = scene.context()
         assert context is not None

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from rekeyd.listeners.door import Limits
+from rekeyd.system.handshaking import Handshakes
 from support.peers import Node, Service, cluster
 from support.pki import Authority, Leaf
 from support.waiting import eventually
@@ -137,7 +139,9 @@ async def test_a_revoked_peer_is_refused_and_named(tmp_path: Path) -> None:
 
 async def test_a_port_scanner_holds_no_place_for_long(tmp_path: Path) -> None:
     async with cluster(tmp_path) as (_, two):
-        two.cluster.door._limits = type(two.cluster.door._limits)(0.3, 8)  # type: ignore[union-attr]
+        door = two.cluster.door
+        assert door is not None
+        door._limits, door._shaking = Limits(0.3, 8), Handshakes(0.3)
         silent = [await connect("127.0.0.1", two.port) for _ in range(6)]
         (talker := await connect("127.0.0.1", two.port)).send(b"GET / HTTP/1.1\r\n\r\n")
         for link in (*silent, talker):

@@ -1,4 +1,4 @@
-"""TLS whose directions end one at a time: in memory, byte by byte, and over sockets."""
+"""TLS whose directions end one at a time, over sockets."""
 
 import asyncio
 import contextlib
@@ -9,36 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from rekeyd.system import tls_stream
-from rekeyd.system.shown import ShowingContext
-from rekeyd.system.tls_stream import HandshakeFailedError, Session, TlsTransport
-from support.pki import Authority, Leaf
+from rekeyd.system.socket_transport import SocketTransport
+from rekeyd.system.tls_session import Session
+from rekeyd.system.tls_stream import HandshakeFailedError, TlsConnection, TlsTransport
+from support.mutual import Contexts, context_of, mutual
+from support.pki import Authority
 from support.wire import Link
-
-AUTHORITY = Authority()
-
-
-def context_of(side: int, leaf: Leaf, folder: Path, trusted: Authority = AUTHORITY) -> ssl.SSLContext:
-    context = ShowingContext(side)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.load_cert_chain(*leaf.write(folder))
-    context.load_verify_locations(cadata=trusted.pem.decode())
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 @pytest.fixture(scope="module")
-def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    folder = tmp_path_factory.mktemp("tls")
-    leaf = AUTHORITY.issue("node.test", peer=True)
-    return (
-        context_of(ssl.PROTOCOL_TLS_SERVER, leaf, folder),
-        context_of(ssl.PROTOCOL_TLS_CLIENT, leaf, folder),
-    )
+def contexts(tmp_path_factory: pytest.TempPathFactory) -> Contexts:
+    return mutual(tmp_path_factory.mktemp("tls"))
 
 
 def at(sock: Any) -> tuple[str, int]:
@@ -46,103 +29,26 @@ def at(sock: Any) -> tuple[str, int]:
     return host, port
 
 
-Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
-
-
-def pair(contexts: Contexts) -> tuple[Session, Session]:
-    """Both ends, shaken hands; the client first."""
-    server, client = contexts
-    one, two = Session(client, server_side=False), Session(server, server_side=True)
-    one.start()
-    for _ in range(3):
-        assert two.receive(one.pending()) == []
-        assert one.receive(two.pending()) == []
-    assert one.established
-    assert two.established
-    return one, two
-
-
-def heard(session: Session, data: bytes, *, by: int = 1 << 20) -> bytes:
-    """What a session makes of bytes that come in pieces of that size."""
-    pieces = (data[at : at + by] for at in range(0, len(data), by))
-    return b"".join(part for piece in pieces for part in session.receive(piece))
-
-
-# In memory.
-
-
-@pytest.mark.parametrize("by", [1, 7, 1 << 20])
-def test_each_direction_ends_with_a_word_of_its_own(contexts: Contexts, by: int) -> None:
-    one, two = pair(contexts)
-    one.send(b"a question")
-    one.finish()
-    assert heard(two, one.pending(), by=by) == b"a question"
-    assert (two.ended, one.ended) == (True, False)
-    two.send(b"an answer " * 10_000)
-    assert heard(one, two.pending(), by=by) == b"an answer " * 10_000
-    assert not one.ended
-    two.finish()
-    assert heard(one, two.pending(), by=by) == b""
-    assert one.ended
-
-
-def test_what_comes_after_the_end_is_thrown_away(contexts: Contexts) -> None:
-    one, two = pair(contexts)
-    one.finish()
-    assert heard(two, one.pending()) == b""
-    for _ in range(100):
-        assert two.receive(b"\x17\x03\x03\x40\x00" + bytes(16384)) == []
-    assert two._incoming.pending == 0
-
-
-def test_both_may_end_at_once(contexts: Contexts) -> None:
-    one, two = pair(contexts)
-    for session in (one, two):
-        session.send(b"the last word")
-        session.finish()
-    from_one, from_two = one.pending(), two.pending()
-    assert heard(one, from_two) == heard(two, from_one) == b"the last word"
-    assert one.ended
-    assert two.ended
-
-
-def test_who_has_ended_still_hears_what_comes_in_pieces(contexts: Contexts) -> None:
-    """A part of a record lies in OpenSSL when the end is said."""
-    one, two = pair(contexts)
-    two.send(b"x" * 50_000)
-    record = two.pending()
-    begun = heard(one, record[:1000])
-    one.finish()
-    assert begun + heard(one, record[1000:], by=999) == b"x" * 50_000
-    assert heard(two, one.pending()) == b""
-    assert two.ended
-
-
-@settings(max_examples=30, deadline=None)
-@given(pieces=st.lists(st.binary(max_size=40_000), max_size=6), by=st.integers(1, 20_000))
-def test_whatever_is_said_arrives_whole(contexts: Contexts, pieces: list[bytes], by: int) -> None:
-    one, two = pair(contexts)
-    for piece in pieces:
-        one.send(piece)
-    one.finish()
-    assert heard(two, one.pending(), by=by) == b"".join(pieces)
-    assert two.ended
-
-
-@settings(max_examples=50, deadline=None)
-@given(noise=st.binary(min_size=1, max_size=200))
-def test_what_is_no_tls_is_an_error_and_nothing_else(contexts: Contexts, noise: bytes) -> None:
-    session = Session(contexts[0], server_side=True)
-    with contextlib.suppress(ssl.SSLError):
-        assert session.receive(noise) == []
-    assert not session.established
-
-
 # Over sockets.
 
 
+async def accepted(
+    sock: socket.socket, context: ssl.SSLContext, inside: asyncio.Protocol, *, framed: bool = False
+) -> Exception | None:
+    """How a handshake with who came in on `sock` ended; it may take 0.3 seconds."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Exception | None] = loop.create_future()
+    connection = TlsConnection(
+        Session(context, server_side=True), lambda: inside, ended.set_result, framed=framed
+    )
+    sock.setblocking(False)
+    SocketTransport(sock, connection, sock.getpeername())
+    loop.call_later(0.3, connection.give_up, TimeoutError())
+    return await ended
+
+
 @contextlib.asynccontextmanager
-async def connected(contexts: Contexts) -> AsyncIterator[tuple[Link, Link]]:
+async def connected(contexts: Contexts, *, framed: bool = False) -> AsyncIterator[tuple[Link, Link]]:
     """Two ends of a connection, the client first."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -152,7 +58,7 @@ async def connected(contexts: Contexts) -> AsyncIterator[tuple[Link, Link]]:
             tls_stream.connect(lambda: client, *at(listening), contexts[1], within=5)
         )
         sock, _ = await loop.sock_accept(listening)
-        await tls_stream.accept(lambda: server, sock, contexts[0], 5)
+        assert await accepted(sock, contexts[0], server, framed=framed) is None
         assert await dialing is client
     try:
         yield client, server
@@ -180,6 +86,61 @@ async def test_a_connection_that_is_cut_off_is_an_error(contexts: Contexts) -> N
         client.end_now()
         await server.closed()
         assert isinstance(server.error, ssl.SSLEOFError)
+
+
+async def test_where_what_is_inside_says_its_own_end_a_bare_one_is_an_end(contexts: Contexts) -> None:
+    async with connected(contexts, framed=True) as (client, server):
+        client.send(b"all of it")
+        assert await server.take(9) == b"all of it"
+        client.end_now()
+        await server.closed()
+        assert server.error is None
+
+
+async def test_who_takes_nothing_has_a_moment_for_what_is_left(
+    contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_stream, "CLOSE_TIMEOUT", 0.1)
+    async with connected(contexts, framed=True) as (client, server):
+        client.transport.pause_reading()
+        while not server.transport.get_write_buffer_size():
+            server.send(b"x" * 100_000)
+        server.transport.close()
+        await server.closed()
+        client.transport.resume_reading()
+        await client.closed()
+        assert isinstance(client.error, ConnectionResetError | ssl.SSLEOFError)
+
+
+async def test_what_fails_to_begin_is_ended(contexts: Contexts) -> None:
+    class Failing(Link):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            raise ValueError("on purpose")
+
+    accidents: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, told: accidents.append(told["exception"]))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        dial = asyncio.create_task(tls_stream.connect(Link, *at(listening), contexts[1], within=5))
+        sock, _ = await loop.sock_accept(listening)
+        inside = Failing()
+        await accepted(sock, contexts[0], inside)
+        await inside.closed()
+        await asyncio.gather(dial, return_exceptions=True)
+    assert [str(error) for error in accidents] == ["on purpose"]
+    loop.set_exception_handler(None)
+
+
+async def test_another_protocol_may_take_over(contexts: Contexts) -> None:
+    async with connected(contexts) as (client, server):
+        other = Link()
+        server.transport.set_protocol(other)
+        assert server.transport.get_protocol() is other
+        client.send(b"for the other")
+        assert await other.take(13) == b"for the other"
+        server.transport.set_protocol(server)
 
 
 async def test_a_reset_is_seen_as_one(contexts: Contexts) -> None:
@@ -222,10 +183,10 @@ def strangers(tmp_path: Path) -> ssl.SSLContext:
 
 async def accepting(contexts: Contexts, dial: asyncio.Future[Any], listening: socket.socket) -> Exception:
     sock, _ = await asyncio.get_running_loop().sock_accept(listening)
-    with pytest.raises(OSError) as failed:  # noqa: PT011 - which one is asked by the caller
-        await tls_stream.accept(Link, sock, contexts[0], 0.3)
+    error = await accepted(sock, contexts[0], Link())
+    assert error is not None
     await asyncio.gather(dial, return_exceptions=True)
-    return failed.value
+    return error
 
 
 async def test_a_stranger_is_refused_named_and_told(contexts: Contexts, strangers: ssl.SSLContext) -> None:

@@ -17,7 +17,6 @@ from rekeyd.listeners.tunnel.outbound import OUT, Outbound
 from rekeyd.listeners.tunnel.tunnels import Tunnels
 from rekeyd.reload.current import Current
 from rekeyd.settings import Endpoint, P2p, Peer, Settings, peer_host
-from rekeyd.system import tls_stream
 from rekeyd.system.sockets import Sockets
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.telemetry.tunnels import TunnelMetrics, Way
@@ -82,7 +81,7 @@ class Cluster:
                 limits=self._limits(),
                 handshakes=self._handshakes,
                 context=lambda serving: serving.peers.accepting if serving.peers else None,
-                shake=tls_stream.accept,
+                framed=False,
             )
             self._inbound.left = self.door.left
             for peer in p2p.peers:

@@ -3,8 +3,9 @@
 The rules: every connection gets the TLS context of the generation that is current when it is accepted, and no
 other ever; so what a generation forbids is forbidden to the next connection, and a session made under another
 generation has no context left to resume in. A handshake is bounded in time, handshakes and connections in
-number, and a failed handshake is told once, with its reason and the client's address. Who has been let into
-the kernel's queue before the door closes is served.
+number, and what handshakes compute has its turn with everything else (`handshaking.py`). A failed one is told
+once, with its reason and the client's address. Who has been let into the kernel's queue before the door
+closes is served.
 
 Must not know: what is spoken inside.
 """
@@ -13,16 +14,17 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from rekeyd.reload.current import Current, Serving
-from rekeyd.system.alerts import ACCEPTED
+from rekeyd.system.handshaking import Handshakes
 from rekeyd.system.peers import address_of
 from rekeyd.system.tls_stream import HandshakeFailedError
+from rekeyd.telemetry.floods import network_of
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.trust.peers import name_of
 
@@ -31,9 +33,7 @@ log = structlog.get_logger()
 HANDSHAKES = 0.5
 """The share of all connections that may be in a handshake. Silent ones hold their place for as long as a
 handshake may take: a small number of places would be a way to keep everybody out."""
-SHUTDOWN_TIMEOUT = 2.0
-"""Seconds for the peer to answer close_notify."""
-ACCEPTS_AT_ONCE = 64
+ACCEPTS_AT_ONCE = 16
 """Between two looks at the connections that are open already: a flood of new ones can't starve them."""
 _OUT_OF_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _ROOM_AGAIN_AFTER = 0.5
@@ -42,11 +42,6 @@ _NOT_LISTENING = frozenset({errno.EBADF, errno.EINVAL})
 
 ProtocolFactory = Callable[[Serving], asyncio.Protocol]
 """What it makes may have `turned_away`: true where it let nobody in, and told of that itself."""
-
-Shake = Callable[
-    [Callable[[], asyncio.Protocol], socket.socket, ssl.SSLContext, float], Awaitable[asyncio.Protocol]
-]
-"""Shakes hands on a socket, within so many seconds, and gives what the factory makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +55,8 @@ class Limits:
 class Door:
     """One listening socket. `open` starts accepting, `close` stops it and leaves connections alone.
 
-    `context` picks the one of a generation that is for this door; `shake` is for doors whose TLS is not
-    asyncio's.
+    `context` picks the one of a generation that is for this door; `framed` is what its protocol is (see
+    `TlsConnection`).
     """
 
     def __init__(  # noqa: PLR0913 - each is named at the call
@@ -75,7 +70,7 @@ class Door:
         limits: Limits,
         handshakes: HandshakeLog,
         context: Callable[[Serving], ssl.SSLContext | None] = lambda serving: serving.tls,
-        shake: Shake | None = None,
+        framed: bool = True,
     ) -> None:
         self.name = name
         self.tls = tls
@@ -85,8 +80,9 @@ class Door:
         self._limits = limits
         self._handshakes = handshakes
         self._context = context
-        self._shake = shake or self._shake_with_asyncio
+        self._framed = framed
         self._own: dict[tuple[str, int], asyncio.Event] = {}
+        self._shaking = Handshakes(limits.handshake_timeout)
         self._admitting: set[asyncio.Task[None]] = set()
         self._connections = 0
         self.let_in = 0
@@ -109,7 +105,7 @@ class Door:
     def is_full(self) -> bool:
         """Whether whoever comes now has to wait, because there are as many as there may be."""
         limit = self._limits.connections
-        return self._connections >= limit or len(self._admitting) >= max(1, limit * HANDSHAKES)
+        return self._connections >= limit or len(self._shaking) >= max(1, limit * HANDSHAKES)
 
     def expect_probe(self, address: tuple[str, int], let_in: asyncio.Event | None = None) -> None:
         """The next connection from `address` is our own: how its handshake ends is no client's story.
@@ -136,6 +132,7 @@ class Door:
 
     async def closed(self) -> None:
         """Wait for the handshakes that were under way."""
+        await self._shaking.over()
         if self._admitting:
             await asyncio.wait(self._admitting)
 
@@ -171,10 +168,8 @@ class Door:
                 elif error.errno in _NOT_LISTENING:
                     self._lose(error)
                 return False  # else: none is left, or it broke off in the queue (accept(2), "Error handling")
-            task = self._loop.create_task(self._admit(sock, address))
-            self._admitting.add(task)
             self._connections += 1
-            task.add_done_callback(self._admitted)
+            self._admit(sock, address)
         return True
 
     def _no_room(self, error: OSError) -> None:
@@ -188,25 +183,23 @@ class Door:
         self._closed = True
         self._accept_off()
 
-    async def _admit(self, sock: socket.socket, address: Any) -> None:
+    def _admit(self, sock: socket.socket, address: Any) -> None:
+        sock.setblocking(False)
         serving = self._current.serving
         context = self._context(serving) if serving is not None and self.tls else None
         if serving is None or (self.tls and context is None):
             sock.close()  # nothing to serve it with: never in plaintext where TLS is asked for
             self.left()
-            return
-        ours = self._own.pop(tuple(address[:2]), None)
-        ACCEPTED.set(sock)
-        try:
-            guest = await self._let_in(serving, sock, context)
-        except (OSError, ValueError) as error:
-            self.left()
-            if ours is None:
-                self._tell_of_failure(address, error, serving.generation.number)
+        elif context is None:
+            task = self._loop.create_task(self._let_in(serving, sock, address))
+            self._admitting.add(task)
+            task.add_done_callback(self._let_in_done)
         else:
-            self._welcome(guest, ours, shaken=context is not None)
+            self._shake_hands(serving, context, sock, address)
 
-    def _welcome(self, guest: asyncio.BaseProtocol, ours: asyncio.Event | None, *, shaken: bool) -> None:
+    def _welcome(
+        self, guest: asyncio.BaseProtocol | None, ours: asyncio.Event | None, *, shaken: bool
+    ) -> None:
         if ours is not None:
             ours.set()
             return
@@ -214,37 +207,49 @@ class Door:
         if shaken and not getattr(guest, "turned_away", False):
             self._handshakes.succeeded(self.name)
 
-    async def _let_in(
-        self, serving: Serving, sock: socket.socket, context: ssl.SSLContext | None
-    ) -> asyncio.BaseProtocol:
-        if context is not None:
-            within = self._limits.handshake_timeout
-            return await self._shake(lambda: self._protocol(serving), sock, context, within)
-        _, guest = await self._loop.connect_accepted_socket(lambda: self._protocol(serving), sock)
-        return guest
+    def _shake_hands(
+        self, serving: Serving, context: ssl.SSLContext, sock: socket.socket, address: Any
+    ) -> None:
+        ours = self._own.pop(tuple(address[:2]), None)
+        number = serving.generation.number
 
-    async def _shake_with_asyncio(
-        self,
-        factory: Callable[[], asyncio.Protocol],
-        sock: socket.socket,
-        context: ssl.SSLContext,
-        within: float,
-    ) -> asyncio.Protocol:
-        _, guest = await self._loop.connect_accepted_socket(
-            factory, sock, ssl=context, ssl_handshake_timeout=within, ssl_shutdown_timeout=SHUTDOWN_TIMEOUT
-        )
-        return guest
+        def told(error: Exception | None, guest: asyncio.Protocol | None) -> None:
+            if error is None:
+                self._welcome(guest, ours, shaken=True)
+            else:
+                self.left()
+                if ours is None:
+                    self._tell_of_failure(address, error, number)
+            self._accept_on()
+
+        try:
+            self._shaking.begin(
+                sock,
+                address,
+                context,
+                lambda: self._protocol(serving),
+                told,
+                framed=self._framed,
+                group=network_of(address_of(address)),
+            )
+        except OSError as error:
+            sock.close()
+            told(error, None)
 
     def _tell_of_failure(self, address: Any, error: Exception, number: int) -> None:
-        """`peer` is what the client calls itself, where it showed a certificate and `shake` knows of it."""
+        """`peer` is what the client calls itself, where it showed a certificate and the context keeps it."""
         cause, peer = error, None
         if isinstance(error, HandshakeFailedError):
             cause, peer = error.cause, name_of(error.shown)
         self._handshakes.failed(self.name, address_of(address), handshake_reason(cause), number, peer)
 
-    def _admitted(self, task: asyncio.Task[None]) -> None:
+    async def _let_in(self, serving: Serving, sock: socket.socket, address: Any) -> None:
+        ours = self._own.pop(tuple(address[:2]), None)
+        _, guest = await self._loop.connect_accepted_socket(lambda: self._protocol(serving), sock)
+        self._welcome(guest, ours, shaken=False)
+
+    def _let_in_done(self, task: asyncio.Task[None]) -> None:
         self._admitting.discard(task)
-        self._accept_on()
         if not task.cancelled() and (error := task.exception()) is not None:
             self.left()
             log.error("listener.failed", listener=self.name, error=type(error).__name__, exc_info=error)

@@ -2,15 +2,24 @@
 
 The rules: judged bytes are loaded, never a path on disk again (`loading.py`). Each generation has contexts of
 its own, so that a session ticket never outlives the generation whose CA it rested on, and never are those of
-two generations mixed. There is one for each choice of certificates (`trust/names.py`); connections begin with
-the default's, whose `sni_callback` switches to another. OpenSSL takes the verify mode, the flags and the
-options of a connection from the context that it began with, but the trusted CAs and CRLs from the one that it
-was switched to: so all have the same. Before contexts are used they shake hands with themselves in memory,
-for every certificate, and what is shown must be what was judged.
+two generations mixed. That holds where nothing of TLS has changed, too: a key file that is replaced every
+hour costs a client one full handshake an hour, and keys that seal tickets grow no older than a generation.
+
+There is one context for each choice of certificates (`trust/names.py`); connections begin with the default's,
+whose `sni_callback` switches to another. OpenSSL takes the verify mode, the flags and the options of a
+connection from the context that it began with, but the trusted CAs and CRLs from the one that it was switched
+to: so all have the same. Before contexts are used they shake hands with themselves in memory, for every
+certificate, and what is shown must be what was judged.
 
 TLS as in Mozilla's "intermediate" profile: 1.2 with ephemeral keys and AEAD only, 1.3 preferred; between
 equally good ciphers the client chooses, who knows whether it has AES in hardware. Where a name has an ECDSA
-and an RSA certificate the order is ours, ECDSA first. Must not know: sockets.
+and an RSA certificate the order is ours, ECDSA first.
+
+Within a generation sessions resume (RFC 8446, 2.2), client certificates included, by the keys of the context
+that a connection began with: so all names resume each other's, which believe the same clients. A ticket
+costs about as much CPU as a resumption with ECDSA saves, so that there is one for a connection; where a
+certificate is RSA, whose signature costs several times that, there are two, for clients that use each once
+(RFC 8446, C.4) and open several connections. Must not know: sockets.
 """
 
 import _thread
@@ -24,7 +33,7 @@ from rekeyd.reload.current import Serving
 from rekeyd.reload.handshake import HandshakeError, Looker
 from rekeyd.reload.loading import ContextError, ProbeError, distrust, load, trust
 from rekeyd.reload.peer_contexts import peers_of
-from rekeyd.system.alerts import AlertingContext
+from rekeyd.system.error_queue import tidy
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.names import Choice, Names, index
 
@@ -116,7 +125,8 @@ def _compare(looker: Looker, context: ssl.SSLContext, choice: Choice, name: str 
 
 def _context(generation: Generation, choice: Choice, alpn: tuple[str, ...], *, mixed: bool) -> ssl.SSLContext:
     """`mixed`: the generation has names with several kinds of keys."""
-    context = AlertingContext(ssl.PROTOCOL_TLS_SERVER)
+    context = tidy(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    context.num_tickets = 2 if any(each.leaf.kind == "RSA" for each in generation.certificates) else 1
     _set_protocol(context, generation, alpn)
     if mixed:
         context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | _PRIORITIZE_CHACHA

@@ -1,12 +1,14 @@
 """TLS whose two directions end one at a time, over a plain TCP transport.
 
-asyncio's own TLS transport can't half-close: it has no `write_eof`, and the peer's close_notify closes all.
-Between peers one side may have said all and still want to hear the rest, so here OpenSSL is driven in memory.
+asyncio's own TLS transport can't half-close (it has no `write_eof`, and the peer's close_notify closes all),
+closes a connection whose handshake failed without the alert that says why, and holds 256 KiB for each
+connection, also for one that is idle. So here OpenSSL is driven in memory.
 
 The rules: each direction ends with a close_notify of its own (RFC 8446, 6.1), after which the other goes on;
-a connection that ends without one was cut off, which is an error and never an end. What was received is
-decrypted at once and never kept: who can't take more stops the reading. What can't be sent waits in the
-transport below, whose marks are passed on. Where a handshake fails the other end gets the alert.
+a connection that ends without one was cut off, which is an error and never an end, unless what is spoken
+inside is `framed`. What was received is decrypted at once and never kept: who can't take more stops the
+reading. What can't be sent waits in the transport below, whose marks are passed on. Where a handshake fails
+the other end gets the alert.
 
 Everything here belongs to one event loop's thread, so that one buffer is enough for all that is received.
 Must not know: what is spoken inside.
@@ -17,21 +19,24 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, cast
 
 from rekeyd.system.shown import ShownObject
+from rekeyd.system.tls_session import Session
 
 CHUNK = 128 * 1024
 """Bytes that are received, decrypted and passed on at once."""
-_RECORD = 16 * 1024  # what one record holds (RFC 8446, 5.1)
 NEXT_ADDRESS = 0.25
 """Seconds after which the next address of a name is tried, beside one that does not answer (RFC 8305, 5)."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds to take what is left when a connection is closed that is `framed`."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 received = memoryview(bytearray(CHUNK))
 """Where every connection of this thread receives: it is used up before the next one does."""
 
 Factory = Callable[[], asyncio.Protocol]
+Done = Callable[[Exception | None], None]
 
 
 class HandshakeFailedError(OSError):
@@ -43,101 +48,81 @@ class HandshakeFailedError(OSError):
         self.shown = shown
 
 
-class Session:
-    """One end of a TLS connection, sans I/O: bytes in, bytes out."""
+class TlsConnection(asyncio.BufferedProtocol):
+    """The protocol of the plain transport below; the one inside is made when the handshake is over.
+
+    `done` is told once how the handshake ended: None, or what went wrong. Each step of it is handed to
+    `queue`, which does it now or soon. `framed`: what is spoken inside says itself where it ends, so that an
+    end without a close_notify, which is how many clients of HTTP leave, is one; and who takes nothing has
+    `CLOSE_TIMEOUT` for what is left.
+    """
 
     def __init__(
-        self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
+        self,
+        session: Session,
+        factory: Factory,
+        done: Done,
+        *,
+        framed: bool = False,
+        queue: Callable[[Callable[[], None]], None] = lambda step: step(),
     ) -> None:
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
-        )
-        self.established = False
-        self.ended = False
-        """The other end has said all: its close_notify came."""
-        self.finished = False
-        """We have: ours is among the bytes to send."""
-
-    def start(self) -> None:
-        """Begin the handshake. Raises `ssl.SSLError`."""
-        try:
-            self.tls.do_handshake()
-        except ssl.SSLWantReadError:
-            return
-        self.established = True
-        if isinstance(self.tls, ShownObject):
-            self.tls.forget()
-
-    def receive(self, data: bytes | memoryview) -> list[bytes]:
-        """What the other end said, decrypted; nothing more once it has ended (RFC 8446, 6.1).
-
-        Raises `ssl.SSLError`, also for its alerts.
-        """
-        if self.ended:
-            return []
-        self._incoming.write(data)
-        if not self.established:
-            self.start()
-        return self._decrypted() if self.established else []
-
-    def _decrypted(self) -> list[bytes]:
-        pieces = []
-        try:
-            while piece := self.tls.read(_RECORD):
-                pieces.append(piece)
-            self.ended = True
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:  # what OpenSSL says instead once both have ended
-            self.ended = True
-        return pieces
-
-    def send(self, data: bytes | memoryview) -> None:
-        """Encrypt; before the handshake is over there is nothing to encrypt with. Raises `ssl.SSLError`."""
-        if data:
-            self.tls.write(data)
-
-    def finish(self) -> None:
-        """Say that this was all. All that came was decrypted, so OpenSSL has nothing to stumble over while
-        it looks for the other's close_notify."""
-        if not self.finished:
-            self.finished = True
-            # What it wants to read is the other end's, which may come whenever that is ready.
-            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-                self.tls.unwrap()
-
-    def pending(self) -> bytes:
-        """What is to be sent, once."""
-        return self._outgoing.read()
-
-
-class TlsConnection(asyncio.BufferedProtocol):
-    """The protocol of the plain transport below; the one inside is made when the handshake is over."""
-
-    def __init__(self, session: Session, factory: Factory) -> None:
         self.session = session
+        self.framed = framed
         self._factory = factory
+        self._done: Done | None = done
+        self._queue = queue
+        self._queued = False
+        self._held = False
+        self._ended_below = False
         self._inside: asyncio.Protocol | None = None
         self._error: Exception | None = None
-        self.ready: asyncio.Future[asyncio.Protocol] = asyncio.get_running_loop().create_future()
         self.raw: asyncio.Transport
 
     # What the transport below calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.raw = cast(asyncio.Transport, transport)
-        self._advance(b"")
+        if not self.session.tls.server_side:
+            self._advance(b"")
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         return received
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._advance(received[:nbytes])
+        if self.session.established:
+            self._advance(received[:nbytes])
+            return
+        self.session.keep(received[:nbytes])
+        if self._queued:
+            self._held = True
+            self.raw.pause_reading()  # it has said more than a handshake needs
+        else:
+            self._queued = True
+            self._queue(self._step)
+
+    def _step(self) -> None:
+        self._queued = False
+        if self.raw.is_closing():
+            return
+        if self._held:
+            self._held = False
+            self.raw.resume_reading()
+        try:
+            self._advance(b"")
+        except BaseException:
+            self.raw.abort()  # what is inside failed to begin: nobody else would end it
+            raise
+        if self._ended_below:
+            self.eof_received()
 
     def eof_received(self) -> bool:
         """A FIN. After a close_notify it says nothing new; without one it cuts off what was being said."""
-        if not self.session.ended:
+        if self._queued:
+            self._ended_below = True  # what was said before comes first
+        elif self.framed and self._inside is not None and not self.session.ended:
+            self.session.ended = True
+            self._pass_on(self._inside, [])
+        elif not self.session.ended:
             self._fail(ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "it ended without a close_notify"))
         return True
 
@@ -153,10 +138,19 @@ class TlsConnection(asyncio.BufferedProtocol):
         error = self._error or exc
         if self._inside is not None:
             self._inside.connection_lost(error)
-        elif not self.ready.done():
-            self.ready.set_exception(self._failed(error or ConnectionResetError("it was closed")))
+            self._tell(None)
+        else:
+            self._tell(self._failed(error or ConnectionResetError("it was closed")))
 
     # What the protocol inside asks for, by its transport.
+
+    def follow(self, protocol: asyncio.Protocol) -> None:
+        """From now on `protocol` is the one inside."""
+        self._inside = protocol
+
+    @property
+    def inside(self) -> asyncio.Protocol | None:
+        return self._inside
 
     def send(self, data: bytes | memoryview) -> None:
         if not (self.raw.is_closing() or self.session.finished):
@@ -173,8 +167,13 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Send what is left, say that it was all, and hear nothing more."""
-        self.finish()
+        if self.raw.is_closing():
+            return
+        self.session.finish()
+        self._flush()
         self.raw.close()
+        if self.framed and self.raw.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.raw.abort)
 
     def abort(self) -> None:
         """Break off, so that the other end can tell: RST, no close_notify."""
@@ -189,6 +188,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         except ssl.SSLError as error:
             self._fail(error)
             return
+        # Tickets, too: they carry the TCP acknowledgement that a client waits for, by Nagle's rule, to ask.
         self._flush()
         if self.session.established and not before:
             self._begin()
@@ -198,8 +198,18 @@ class TlsConnection(asyncio.BufferedProtocol):
     def _begin(self) -> None:
         self._inside = self._factory()
         self._inside.connection_made(TlsTransport(self))
-        if not self.ready.done():
-            self.ready.set_result(self._inside)
+        self._tell(None)
+
+    def _tell(self, error: Exception | None) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(error)
+
+    def give_up(self, error: Exception) -> None:
+        """The handshake has taken too long, or nobody waits for it any more."""
+        if self._done is not None:
+            self._tell(error)
+            self.raw.abort()
 
     def _pass_on(self, inside: asyncio.Protocol, pieces: list[bytes]) -> None:
         if pieces and not self.raw.is_closing():
@@ -217,8 +227,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         if self._inside is not None:
             self.abort()
             return
-        if not self.ready.done():
-            self.ready.set_exception(self._failed(error))
+        self._tell(self._failed(error))
         self._flush()
         self.raw.close()
 
@@ -238,6 +247,12 @@ class TlsTransport(asyncio.Transport):
         if name == "ssl_object":
             return self._connection.session.tls
         return self._connection.raw.get_extra_info(name, default)
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._connection.follow(cast(asyncio.Protocol, protocol))
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return cast(asyncio.BaseProtocol, self._connection.inside)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypted before this returns: the bytes may be used again."""
@@ -274,20 +289,6 @@ class TlsTransport(asyncio.Transport):
         return self._connection.raw.get_write_buffer_size()
 
 
-async def accept(
-    factory: Factory, sock: socket.socket, context: ssl.SSLContext, within: float
-) -> asyncio.Protocol:
-    """Shake hands with who came in on `sock`; what `factory` then makes. `within` is in seconds.
-
-    Raises:
-        HandshakeFailedError: it fails.
-        TimeoutError: it takes longer.
-    """
-    loop = asyncio.get_running_loop()
-    connection = TlsConnection(Session(context, server_side=True), factory)
-    return await _established(connection, loop.connect_accepted_socket(lambda: connection, sock), within)
-
-
 async def connect(
     factory: Factory,
     host: str,
@@ -305,25 +306,25 @@ async def connect(
         OSError: nobody answers there.
     """
     loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def done(error: Exception | None) -> None:
+        if not ready.done():
+            ready.set_exception(error) if error is not None else ready.set_result(None)
+
     session = Session(context, server_side=False, server_hostname=server_name)
-    connection = TlsConnection(session, factory)
-    opening = loop.create_connection(lambda: connection, host, port, happy_eyeballs_delay=NEXT_ADDRESS)
-    return await _established(connection, opening, within)
-
-
-async def _established(
-    connection: TlsConnection, opening: Awaitable[object], within: float
-) -> asyncio.Protocol:
+    connection = TlsConnection(session, factory, done)
     try:
         async with asyncio.timeout(within):
-            await opening
-            return await connection.ready
+            await loop.create_connection(lambda: connection, host, port, happy_eyeballs_delay=NEXT_ADDRESS)
+            await ready
     except BaseException:
         if hasattr(connection, "raw") and not connection.raw.is_closing():
             connection.raw.abort()
-        if not connection.ready.cancel() and not connection.ready.cancelled():
-            connection.ready.exception()  # looked at, or asyncio would tell of it
+        if not ready.cancel() and not ready.cancelled():
+            ready.exception()  # looked at, or asyncio would tell of it
         raise
+    return cast(asyncio.Protocol, connection.inside)
 
 
 def reset(transport: asyncio.Transport) -> None:

@@ -11,7 +11,6 @@ Must not know: what a request means.
 
 import asyncio
 import contextlib
-import select
 import socket
 import struct
 from collections.abc import Callable
@@ -154,8 +153,8 @@ class GatewayProtocol(web.RequestHandler):
     async def flush(self) -> None:
         """Wait until all that was written is in the kernel's hands; raises as `has_room`.
 
-        Closed before, a TLS connection would drop after `door.SHUTDOWN_TIMEOUT` what a slow client has yet to
-        take, and a plain one would wait for ever for a client that takes nothing.
+        Closed before, a TLS connection would drop after `tls_stream.CLOSE_TIMEOUT` what a slow client has yet
+        to take, and a plain one would wait for ever for a client that takes nothing.
         """
         wire = self._wire
         if wire is None or wire.is_closing():
@@ -163,19 +162,6 @@ class GatewayProtocol(web.RequestHandler):
         if wire.get_write_buffer_size():
             wire.set_write_buffer_limits(high=1)
             await self.has_room()
-        if wire.get_extra_info("ssl_object") is not None:
-            await self._flush_below_tls(wire)
-
-    async def _flush_below_tls(self, wire: asyncio.Transport) -> None:
-        """The transport under TLS has a buffer of its own, that nothing tells of: when it has emptied it into
-        the socket, the socket can take more."""
-        poll = select.poll()
-        poll.register(wire.get_extra_info("socket").fileno(), select.POLLOUT)
-        deadline = self._loop.time() + self._gateway.stall_timeout()
-        while not (wire.is_closing() or poll.poll(0)):
-            if self._loop.time() > deadline:
-                raise self._stalled()
-            await asyncio.sleep(_FLUSH_LOOKS)
 
     def _stalled(self) -> StalledError:
         self.abort()

@@ -1,4 +1,4 @@
-"""Alerts: a client whose handshake fails is told why, and is sent nothing else."""
+"""Handshakes on accepted connections: each ends once and in time, and who fails is told why."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rekeyd.system.alerts import ACCEPTED, AlertingContext
+from rekeyd.system.handshaking import Handshakes
 from support.gateway import API_KEY, stage
 from support.pki import Authority
-from support.wire import answering, ok, request
+from support.wire import answering, connect, ok, request
 
 HANDSHAKE, ALERT = 22, 21
 """Types of TLS records (RFC 8446, 5.1)."""
@@ -24,28 +24,47 @@ CA, STRANGERS = Authority(), Authority("somebody else's CA")
 Change = Callable[[ssl.SSLContext], None]
 
 
+Told = list[tuple[Exception | None, asyncio.Protocol | None]]
+
+
 @contextlib.asynccontextmanager
-async def listening(folder: Path, *, alerting: bool = True) -> AsyncIterator[int]:
-    """A server that requires client certificates, as the door accepts; its port."""
-    context = (AlertingContext if alerting else ssl.SSLContext)(ssl.PROTOCOL_TLS_SERVER)
+async def listening(folder: Path, *, within: float = 5) -> AsyncIterator[tuple[int, Handshakes, Told]]:
+    """A server that requires client certificates: its port, its handshakes, and what was told of them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*CA.issue().write(folder))
     context.load_verify_locations(cadata=CA.pem.decode())
     context.verify_mode = ssl.CERT_REQUIRED
-    loop = asyncio.get_running_loop()
+    loop, shaking, told = asyncio.get_running_loop(), Handshakes(within), Told()
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
 
         async def accept() -> None:
             while True:
-                sock, _ = await loop.sock_accept(server)
-                ACCEPTED.set(sock)
-                with contextlib.suppress(OSError):
-                    await loop.connect_accepted_socket(asyncio.Protocol, sock, ssl=context)
+                sock, address = await loop.sock_accept(server)
+                shaking.begin(
+                    sock,
+                    address,
+                    context,
+                    Greeting,
+                    lambda error, guest: told.append((error, guest)),
+                    framed=True,
+                    group=address[0],
+                )
 
         task = asyncio.create_task(accept())
-        yield server.getsockname()[1]
+        yield server.getsockname()[1], shaking, told
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait_for(shaking.over(), 5)
+
+
+class Greeting(asyncio.Protocol):
+    """Says one word and closes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(b"hello")
+        transport.close()
 
 
 def client(*, own: Path | None = None) -> ssl.SSLContext:
@@ -135,7 +154,7 @@ async def test_a_client_certificate_that_is_unknown_or_missing_is_told_by_an_ale
 ) -> None:
     context = client(own=strangers_own if shows else None)
     context.minimum_version = context.maximum_version = TLS[version]
-    async with listening(tmp_path) as port:
+    async with listening(tmp_path) as (port, _, _told):
         reason, came = await asyncio.to_thread(reason_seen, port, context)
     missing = {"1.2": "SSLV3_ALERT_HANDSHAKE_FAILURE", "1.3": "TLSV13_ALERT_CERTIFICATE_REQUIRED"}[version]
     assert reason == ("TLSV1_ALERT_UNKNOWN_CA" if shows else missing)
@@ -156,39 +175,98 @@ async def test_an_offer_that_can_not_be_taken_is_answered_by_one_alert_and_nothi
 ) -> None:
     context = client()
     change(context)
-    async with listening(tmp_path) as port:
+    async with listening(tmp_path) as (port, _, _told):
         seen, came = await asyncio.to_thread(reason_seen, port, context)
     assert seen == reason
     assert records(came) == [(ALERT, bytes([FATAL, number]))]
 
 
-async def test_without_it_the_client_would_see_a_bare_end(tmp_path: Path) -> None:
-    """Should this fail, asyncio sends alerts by itself: then `alerts` can go."""
-    context = client()
-    only_tls_1_1(context)
-    async with listening(tmp_path, alerting=False) as port:
-        assert await asyncio.to_thread(reason_seen, port, context) == ("UNEXPECTED_EOF_WHILE_READING", b"")
+# In time, and told once.
 
 
-async def test_a_handshake_whose_socket_is_not_known_fails_as_any_other() -> None:
-    incoming, outgoing = hello_of_tls_1_1(), ssl.MemoryBIO()
-    wrapped = AlertingContext(ssl.PROTOCOL_TLS_SERVER).wrap_bio(incoming, outgoing, server_side=True)
-    with pytest.raises(ssl.SSLError, match="UNSUPPORTED_PROTOCOL"):
-        wrapped.do_handshake()
-    assert records(outgoing.read()) == [(ALERT, bytes([FATAL, 70]))], "nobody took it"
+def hello_from(port: int, own: Path) -> bytes:
+    """All that a client with that certificate is told."""
+    context = client(own=own)
+    with (
+        socket.create_connection(("127.0.0.1", port), 5) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as tls,
+    ):
+        heard = b""
+        while piece := tls.recv(100):
+            heard += piece
+        return heard
 
 
-async def test_a_client_that_is_gone_before_its_alert_is_nobodys_trouble(tmp_path: Path) -> None:
-    context = AlertingContext(ssl.PROTOCOL_TLS_SERVER)
-    here, there = socket.socketpair()
-    there.close()
-    incoming, outgoing = hello_of_tls_1_1(), ssl.MemoryBIO()
-    with here:
-        token = ACCEPTED.set(here)
-        wrapped = context.wrap_bio(incoming, outgoing, server_side=True)
-        ACCEPTED.reset(token)
-        with pytest.raises(ssl.SSLError, match="UNSUPPORTED_PROTOCOL"):
-            wrapped.do_handshake()
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A good certificate of the authority that the server believes."""
+    leaf = CA.issue("client", client=True)
+    path = tmp_path / "client.pem"
+    path.write_bytes(leaf.chain_pem + leaf.key_pem)
+    return path
+
+
+async def test_each_that_ends_well_is_told_once_with_what_was_made(tmp_path: Path, own: Path) -> None:
+    async with listening(tmp_path) as (port, shaking, told):
+        heard = await asyncio.gather(*(asyncio.to_thread(hello_from, port, own) for _ in range(5)))
+        assert heard == [b"hello"] * 5
+        await asyncio.wait_for(shaking.over(), 5)
+        assert len(shaking) == 0
+        assert [error for error, _ in told] == [None] * 5
+        assert all(isinstance(guest, Greeting) for _, guest in told)
+
+
+async def test_who_is_silent_is_ended_in_the_order_of_coming(tmp_path: Path, own: Path) -> None:
+    async with listening(tmp_path, within=0.2) as (port, shaking, told):
+        silent = [await connect("127.0.0.1", port) for _ in range(3)]
+        assert await asyncio.to_thread(hello_from, port, own) == b"hello"
+        for link in silent:
+            assert await link.rest() == b""
+        await asyncio.wait_for(shaking.over(), 5)
+        assert [type(error) for error, _ in told] == [type(None), *[TimeoutError] * 3]
+        late = await connect("127.0.0.1", port)
+        assert await late.rest() == b"", "the clock was set again"
+        for link in (*silent, late):
+            link.close()
+
+
+async def test_what_is_said_beyond_a_handshake_waits_with_the_kernel(tmp_path: Path) -> None:
+    """A client that floods its handshake fills no memory: reading stops until what came was looked at."""
+    async with listening(tmp_path) as (port, shaking, told):
+        link = await connect("127.0.0.1", port)
+        link.send(hello_of_tls_1_1().read(), b"x" * 10_000_000)
+        await link.closed()
+        await asyncio.wait_for(shaking.over(), 5)
+        assert len(told) == 1
+        link.close()
+
+
+async def test_a_client_that_speaks_and_leaves_at_once_is_heard(tmp_path: Path, own: Path) -> None:
+    """Its last words of the handshake and its end come together."""
+    async with listening(tmp_path) as (port, shaking, told):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = client(own=own).wrap_bio(incoming, outgoing, server_hostname="localhost")
+        link = await connect("127.0.0.1", port)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+        link.send(outgoing.read())
+        while True:
+            await link.wait_for(lambda: len(link.received) > 0, "the server's part")
+            incoming.write(bytes(link.received))
+            link.received.clear()
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                pass
+        link.send(outgoing.read())
+        link.half_close()
+        await asyncio.wait_for(shaking.over(), 5)
+        assert [error for error, _ in told] == [None]
+        link.close()
+
+
+# Behind the real door.
 
 
 @pytest.mark.parametrize("version", list(TLS))

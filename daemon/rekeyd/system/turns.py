@@ -1,0 +1,52 @@
+"""Work that takes its time on the event loop, done a slice at a time, so that all else has its turn between.
+
+The rules: in one turn of the loop at most `SLICE` seconds are spent, or as long as one piece of work takes.
+Who waits is served in the order of coming among its own group, and the groups in turns: one that sends
+thousands delays another's first by a single piece. Must not know: what the work is.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+SLICE = 0.001
+
+Work = Callable[[], None]
+
+
+class Turns:
+    """A queue of work, by group. To be used in a running event loop."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, deque[Work]] = OrderedDict()
+        self._scheduled = False
+
+    def add(self, group: str, work: Work) -> None:
+        """Do it when its turn comes, soon."""
+        self._waiting.setdefault(group, deque()).append(work)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._waiting:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        now = asyncio.get_running_loop().time
+        until = now() + SLICE
+        try:
+            while self._waiting:
+                self._next()()
+                if now() >= until:
+                    break
+        finally:
+            self._schedule()
+
+    def _next(self) -> Work:
+        """The first of the group whose turn it is, which then goes to the end of the line."""
+        group, line = self._waiting.popitem(last=False)
+        work = line.popleft()
+        if line:
+            self._waiting[group] = line
+        return work

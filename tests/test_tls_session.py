@@ -1,0 +1,105 @@
+"""TLS in memory: whatever is said arrives whole, byte by byte, and each direction ends by itself."""
+
+import contextlib
+import ssl
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rekeyd.system.tls_session import Session
+from support.mutual import Contexts, mutual
+
+
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory: pytest.TempPathFactory) -> Contexts:
+    return mutual(tmp_path_factory.mktemp("tls"))
+
+
+def pair(contexts: Contexts) -> tuple[Session, Session]:
+    """Both ends, shaken hands; the client first."""
+    server, client = contexts
+    one, two = Session(client, server_side=False), Session(server, server_side=True)
+    one.start()
+    for _ in range(3):
+        assert two.receive(one.pending()) == []
+        assert one.receive(two.pending()) == []
+    assert one.established
+    assert two.established
+    return one, two
+
+
+def heard(session: Session, data: bytes, *, by: int = 1 << 20) -> bytes:
+    """What a session makes of bytes that come in pieces of that size."""
+    pieces = (data[at : at + by] for at in range(0, len(data), by))
+    return b"".join(part for piece in pieces for part in session.receive(piece))
+
+
+# In memory.
+
+
+@pytest.mark.parametrize("by", [1, 7, 1 << 20])
+def test_each_direction_ends_with_a_word_of_its_own(contexts: Contexts, by: int) -> None:
+    one, two = pair(contexts)
+    one.send(b"a question")
+    one.finish()
+    assert heard(two, one.pending(), by=by) == b"a question"
+    assert (two.ended, one.ended) == (True, False)
+    two.send(b"an answer " * 10_000)
+    assert heard(one, two.pending(), by=by) == b"an answer " * 10_000
+    assert not one.ended
+    two.finish()
+    assert heard(one, two.pending(), by=by) == b""
+    assert one.ended
+
+
+def test_what_comes_after_the_end_is_thrown_away(contexts: Contexts) -> None:
+    one, two = pair(contexts)
+    one.finish()
+    assert heard(two, one.pending()) == b""
+    for _ in range(100):
+        assert two.receive(b"\x17\x03\x03\x40\x00" + bytes(16384)) == []
+    assert two._incoming.pending == 0
+
+
+def test_both_may_end_at_once(contexts: Contexts) -> None:
+    one, two = pair(contexts)
+    for session in (one, two):
+        session.send(b"the last word")
+        session.finish()
+    from_one, from_two = one.pending(), two.pending()
+    assert heard(one, from_two) == heard(two, from_one) == b"the last word"
+    assert one.ended
+    assert two.ended
+
+
+def test_who_has_ended_still_hears_what_comes_in_pieces(contexts: Contexts) -> None:
+    """A part of a record lies in OpenSSL when the end is said."""
+    one, two = pair(contexts)
+    two.send(b"x" * 50_000)
+    record = two.pending()
+    begun = heard(one, record[:1000])
+    one.finish()
+    assert begun + heard(one, record[1000:], by=999) == b"x" * 50_000
+    assert heard(two, one.pending()) == b""
+    assert two.ended
+
+
+@settings(max_examples=30, deadline=None)
+@given(pieces=st.lists(st.binary(max_size=40_000), max_size=6), by=st.integers(1, 20_000))
+def test_whatever_is_said_arrives_whole(contexts: Contexts, pieces: list[bytes], by: int) -> None:
+    one, two = pair(contexts)
+    for piece in pieces:
+        one.send(piece)
+    one.finish()
+    assert heard(two, one.pending(), by=by) == b"".join(pieces)
+    assert two.ended
+
+
+@settings(max_examples=50, deadline=None)
+@given(noise=st.binary(min_size=1, max_size=200))
+def test_what_is_no_tls_is_an_error_and_nothing_else(contexts: Contexts, noise: bytes) -> None:
+    session = Session(contexts[0], server_side=True)
+    with contextlib.suppress(ssl.SSLError):
+        assert session.receive(noise) == []
+    assert not session.established
