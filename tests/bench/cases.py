@@ -1,52 +1,142 @@
-"""What is measured: each case is a row of the table."""
+"""What is measured. Each case gives one or more rows of a table."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from bench.job import Job
-from bench.servers import KEY, Server
-from bench.stage import Load, Stage, settle
+from bench.measures import Turn, cpu_per_operation, memory_per_connection, under_rotation
+from bench.servers import KEY
+from support.key_files import entry, secret_of
+
+Settings = Mapping[str, dict[str, Any]]
+KIB, MIB = 1024, 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row: what it says, in which unit (of `report.UNITS`), and whether it is compared with rekeyd's."""
+
+    title: str
+    unit: str = "µs"
+    compared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """rekeyd with other settings; they are made when they are needed, with a folder for what they name."""
+
+    title: str
+    settings: Callable[[Path], Settings]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One row. `letter` is the one of `--only`."""
+    """`measure` gives one value for each of `lines`. `letter` is the one of `--only`."""
 
     letter: str
-    title: str
+    lines: tuple[Line, ...]
     job: Job
+    measure: Callable[[Turn], tuple[float, ...]] = cpu_per_operation
     log: bool = False
-    unit: str = "µs"
-    """Of the value that is measured; µs are those of CPU for one operation."""
+    """Whether each request is logged."""
+    grpc: bool = False
+    fresh: bool = False
+    """Whether the servers are started anew for every round."""
     quick: bool = False
     """Whether `--quick` has it."""
+    variants: tuple[Variant, ...] = ()
+    """With any, rekeyd alone is measured."""
 
 
-def head(target: str = "/collections/books?size=300", *, method: str = "GET", key: str = KEY) -> str:
+def head(target: str, *, method: str = "GET", key: str = KEY, body: int = 0) -> str:
     """Of a request, as clients of such services send it."""
-    return (
-        f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\nAccept-Encoding: gzip, deflate\r\n"
-        f"User-Agent: bench/1\r\napi-key: {key}\r\n\r\n"
-    )
+    fields = {
+        "Host": "localhost",
+        "Accept": "*/*",
+        "Accept-Encoding": "gzip, deflate",
+        "User-Agent": "bench/1",
+        "api-key": key,
+        **({"Content-Length": str(body)} if body else {}),
+    }
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""])
 
 
-REQUEST = Job("requests", 0, "", head())
-
-CASES = [
-    Case("a", "Request, kept-alive TLS, log off", REQUEST, quick=True),
-    Case("a", "Request, kept-alive TLS, JSON log", REQUEST, log=True, quick=True),
-]
+def asking(kind: str, *, key: str = KEY, status: int = 200, connections: int = 16, visits: int = 0) -> Job:
+    """A small read."""
+    request = head("/collections/books?size=300", key=key)
+    return Job(kind, 0, "", request, status=status, connections=connections, per_connection=visits)
 
 
-def cpu_per_operation(stage: Stage, server: Server, job: Job) -> float:
-    """Microseconds that the server's processes spend for one operation."""
-    aimed = replace(job, port=server.port, authority=str(stage.authority_file))
-    with Load.of(aimed) as load:
-        settle()
-        before = server.cpu()
-        result = load.run()
-        settle()
-        return (server.cpu() - before) / result.operations * 1e6
+def sending(size: int) -> Job:
+    request = head("/collections/books/points", method="PUT", body=size)
+    return Job("bodies", 0, "", request, body=size, connections=2)
 
 
-Measure = Callable[[Stage, Server, Job], float]
+def fetching(size: int) -> Job:
+    return Job("bodies", 0, "", head(f"/collections/books?size={size}"), connections=2)
+
+
+def with_workers(count: int) -> Variant:
+    return Variant(f"service.workers: {count}", lambda _: {"service": {"workers": count}})
+
+
+def with_keys(count: int) -> Variant:
+    def settings(folder: Path) -> Settings:
+        file = folder / f"{count}.json"
+        file.write_text(json.dumps({"keys": [entry(f"key-{number}") for number in range(count)]}))
+        file.chmod(0o600)
+        return {"access": {"keys_file": str(file)}}
+
+    return Variant("1 key" if count == 1 else f"{count:,} keys", settings)
+
+
+ROTATING = (
+    Line("Request, new certificate each second"),
+    Line("more than without", "%", compared=False),
+    Line("99th percentile without", "ms", compared=False),
+    Line("99th percentile", "ms", compared=False),
+    Line("unanswered requests", "", compared=False),
+    Line("certificates shown", "", compared=False),
+)
+
+CASES = (
+    Case("a", (Line("Request, no log"),), asking("requests"), quick=True),
+    Case("a", (Line("Request, JSON log"),), asking("requests"), log=True, quick=True),
+    Case("b", (Line("Full handshake and a request"),), asking("handshakes", connections=4)),
+    Case("c", (Line("64 KiB to the upstream"),), sending(64 * KIB)),
+    Case("c", (Line("64 KiB from the upstream"),), fetching(64 * KIB)),
+    Case("c", (Line("16 MiB to the upstream", "ms"),), sending(16 * MIB)),
+    Case("c", (Line("16 MiB from the upstream", "ms"),), fetching(16 * MIB)),
+    Case(
+        "d",
+        (Line("Memory of an idle connection", "KiB"),),
+        asking("idle", connections=2000),
+        memory_per_connection,
+        fresh=True,
+    ),
+    Case("e", (Line("Request that is denied, no log"),), asking("requests", key="wrong", status=401)),
+    Case(
+        "e",
+        (Line("Request that is denied, JSON log"),),
+        asking("requests", key="wrong", status=401),
+        log=True,
+    ),
+    Case("f", ROTATING, asking("visits", connections=8, visits=100), under_rotation),
+    Case("g", (Line("Unary gRPC call, no log"),), Job("calls", 0, "", KEY, connections=4), grpc=True),
+    Case(
+        "h",
+        (Line("Request, no log"),),
+        asking("requests"),
+        variants=(with_workers(1), with_workers(2)),
+    ),
+    Case(
+        "i",
+        (Line("Request, no log"),),
+        asking("requests", key=secret_of("key-0")),
+        variants=(with_keys(1), with_keys(1_000), with_keys(100_000)),
+    ),
+)

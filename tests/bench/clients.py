@@ -1,20 +1,22 @@
 """The clients, in a process of their own, so that what they cost is on nobody's account.
 
 A job comes as one line of JSON on standard input. When everything is connected and warm `ready` is printed;
-`go` starts, and what came of it is printed as one line of JSON. Every answer is looked at: one with another
-status than was asked for ends it all.
+each `go` starts them, and what came of it is printed as one line of JSON. Every answer is looked at: one with
+another status than was asked for ends it all.
 """
 
 import contextlib
 import json
+import resource
 import select
 import ssl
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Protocol
 
+from bench.grpc_wire import Calls
 from bench.job import Job, Result
 from bench.wire import Answers, ask, close, connect, trusting
 
@@ -57,7 +59,6 @@ class Client:
     connection: ssl.SSLSocket
     answers: Answers
     asked: float = 0.0
-    left: int = 0
 
 
 class KeptAlive:
@@ -72,8 +73,8 @@ class KeptAlive:
         self._tally = Tally()
 
     def prepare(self) -> None:
-        for number in range(self._job.connections):
-            self._join(number)
+        for _ in range(self._job.connections):
+            self._join()
         self._go_on(WARM)
         self._tally.times.clear()
 
@@ -81,14 +82,10 @@ class KeptAlive:
         self._go_on(self._job.seconds)
         return self._tally.result()
 
-    def _join(self, number: int = 0) -> None:
+    def _join(self) -> None:
         connection = connect(self._job.port, self._context)
-        shown = connection.getpeercert()
-        self._tally.certificates.add(str(shown["serialNumber"]) if shown else "")
         connection.setblocking(False)
-        left = self._job.per_connection
-        client = Client(connection, Answers(self._job.status), left=left and 1 + left * (number + 1) // 16)
-        self._clients[connection.fileno()] = client
+        self._clients[connection.fileno()] = Client(connection, Answers(self._job.status))
         self._poll.register(connection.fileno(), select.EPOLLIN)
 
     def _go_on(self, seconds: float) -> None:
@@ -165,26 +162,89 @@ class Bodies(Threads):
     """Large requests or answers by connections that stay."""
 
     def _one(self, tally: Tally, end: float) -> None:
+        answers = Answers(self._job.status)
         with connect(self._job.port, self._context) as connection:
             while time.perf_counter() < end:
-                tally.times.append(ask(connection, self._request, self._job.status))
+                tally.times.append(ask(connection, self._request, answers))
 
 
 class Newcomers(Threads):
     """A full handshake for every request."""
 
     def _one(self, tally: Tally, end: float) -> None:
+        answers = Answers(self._job.status)
         while (began := time.perf_counter()) < end:
             connection = connect(self._job.port, self._context)
-            ask(connection, self._request, self._job.status)
+            ask(connection, self._request, answers)
             tally.times.append(time.perf_counter() - began)
             close(connection)
+
+
+class Visitors(Threads):
+    """Some requests by each connection. What fails is counted, and they go on."""
+
+    def _one(self, tally: Tally, end: float) -> None:
+        while time.perf_counter() < end:
+            try:
+                with connect(self._job.port, self._context) as connection:
+                    shown = connection.getpeercert()
+                    tally.certificates.add(str(shown["serialNumber"]) if shown else "")
+                    self._visit(connection, tally, end)
+            except OSError:
+                tally.failures += 1
+
+    def _visit(self, connection: ssl.SSLSocket, tally: Tally, end: float) -> None:
+        answers = Answers(self._job.status)
+        for _ in range(self._job.per_connection):
+            tally.times.append(ask(connection, self._request, answers))
+            if answers.closes or time.perf_counter() > end:
+                return
+
+
+class Idlers(Threads):
+    """As many connections as are asked for; each is used once, and stays open until this process ends."""
+
+    OPENERS = 4
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(replace(job, connections=self.OPENERS))
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._wanted = min(job.connections, most - 500)
+        self._open: list[ssl.SSLSocket] = []
+
+    def prepare(self) -> None:
+        """Some come and go first: what a server keeps for its first clients is not theirs."""
+        wanted, self._wanted = self._wanted, 200
+        self._all(0)
+        for connection in self._open:
+            close(connection)
+        self._open.clear()
+        self._wanted = wanted
+
+    def _one(self, tally: Tally, end: float) -> None:  # noqa: ARG002 - they stay for good
+        for _ in range(self._wanted // self.OPENERS):
+            connection = connect(self._job.port, self._context)
+            tally.times.append(ask(connection, self._request, Answers(self._job.status)))
+            self._open.append(connection)
+
+
+class Callers(Threads):
+    """gRPC: unary calls, some at a time on each connection."""
+
+    def _one(self, tally: Tally, end: float) -> None:
+        with connect(self._job.port, trusting(self._job.authority, "h2")) as connection:
+            calls = Calls(connection, self._job.head)
+            while time.perf_counter() < end:
+                tally.times += calls.round()
 
 
 KINDS: dict[str, type[KeptAlive | Threads]] = {
     "requests": KeptAlive,
     "bodies": Bodies,
     "handshakes": Newcomers,
+    "visits": Visitors,
+    "idle": Idlers,
+    "calls": Callers,
 }
 
 
@@ -193,7 +253,7 @@ def main() -> None:
     clients: Clients = KINDS[job.kind](job)
     clients.prepare()
     print("ready", flush=True)  # noqa: T201 - what it prints is its answer
-    if sys.stdin.readline() == "go\n":
+    while sys.stdin.readline() == "go\n":
         print(json.dumps(asdict(clients.run())), flush=True)  # noqa: T201
 
 

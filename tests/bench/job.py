@@ -13,14 +13,14 @@ class Job:
     authority: str
     """The file of the CA that the server's certificate must be by."""
     head: str
-    """Of each request, whole."""
+    """Of each request, whole. For calls of gRPC: the API key."""
     body: int = 0
     """Bytes to send after it."""
     status: int = 200
     seconds: float = 2.0
     connections: int = 16
     per_connection: int = 0
-    """Requests after which a client comes by a new connection; 0: never."""
+    """Requests after which a client comes by a new connection, where the kind has such."""
 
 
 @dataclass(slots=True)

@@ -1,10 +1,4 @@
-"""The servers that are compared, each told to do the same: serve TLS with one certificate, let in one API key
-and answer 401 to everybody else, pass on to one upstream, with one worker, and write a JSON line for each
-request or none.
-
-Where defaults are for another purpose they are set as rekeyd is: bodies are passed on as they come, not
-stored first, connections to the upstream are kept, and idle clients may stay.
-"""
+"""What it takes to run a server that is measured, and rekeyd as one of them."""
 
 import json
 import shutil
@@ -14,15 +8,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from bench.processes import cpu_of, memory_of
 from support.peers import free_port
-from support.pki import Authority, Leaf
+from support.pki import Leaf, replace_file
 
 KEY = "a-made-up-key-that-may-do-everything"
+CONF = Path(__file__).parent / "conf"
+SYSTEM = "/usr/sbin:/usr/bin:/sbin:/bin"
 PATIENCE = 20.0
 
 
@@ -32,15 +29,16 @@ class Task:
 
     folder: Path
     """A new one, for this server alone."""
-    authority: Authority
     leaf: Leaf
     upstream: int
     """The port of the upstream."""
+    grpc: bool
+    """Serve gRPC, over HTTP/2 to both sides, instead of HTTP/1.1."""
     log: bool
     """Write a line for every request."""
     program: str
     """The path of the server's program."""
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """More settings for rekeyd."""
 
 
@@ -48,22 +46,25 @@ class MissingError(Exception):
     """A server that is not to be had here, and what would help."""
 
 
+class RefusedError(Exception):
+    """A server that will not start with these settings."""
+
+
 class Server:
     """One that runs. What it writes on its standard output and error is in `folder/out`."""
 
     program: ClassVar[str]
     """What it is started as."""
-    package: ClassVar[str]
-    """What to install to have it."""
+    debian: ClassVar[str | None] = None
+    """The package of Debian that has it."""
+    remedy: ClassVar[str]
+    """What else to do to have it."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.folder = task.folder
         self.port = free_port()
-        task.leaf.write(self.folder)
-        pem = (self.folder / "tls.crt").read_bytes() + (self.folder / "tls.key").read_bytes()
-        (self.folder / "tls.pem").write_bytes(pem)
-        task.authority.write(self.folder / "ca.crt")
+        self.show(task.leaf)
         self._out: IO[bytes] = (self.folder / "out").open("wb")
         self.process = subprocess.Popen(
             self.command(),
@@ -78,9 +79,10 @@ class Server:
     def find(cls) -> str:
         """The program's path: that of the virtual environment before the system's. Raises MissingError."""
         own = Path(sys.executable).with_name(cls.program)
-        found = str(own) if own.exists() else shutil.which(cls.program, path="/usr/sbin:/usr/bin:/sbin:/bin")
+        found = str(own) if own.exists() else shutil.which(cls.program, path=SYSTEM)
         if found is None:
-            raise MissingError(f"{cls.program} is not installed: {cls.package}")
+            remedy = f"apt-get install {cls.debian}" if cls.debian else cls.remedy
+            raise MissingError(f"{cls.program} is not installed: {remedy}")
         return found
 
     @classmethod
@@ -92,16 +94,28 @@ class Server:
         raise NotImplementedError
 
     def environ(self) -> dict[str, str]:
-        return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(self.folder)}
+        return {"PATH": SYSTEM, "HOME": str(self.folder)}
+
+    def configure(self, template: str, **words: object) -> Path:
+        """A file of `conf`, written with its values: `@word@` stands for one."""
+        return self.write(template, (CONF / template).read_text(), **words)
 
     def write(self, name: str, text: str, **words: object) -> Path:
-        """A file of configuration: `@word@` stands for a value."""
         known = {"folder": self.folder, "port": self.port, "upstream": self.task.upstream, "key": KEY}
-        for word, value in {**known, **words}.items():
+        for word, value in {**words, **known}.items():
             text = text.replace(f"@{word}@", str(value))
         path = self.folder / name
         path.write_text(text)
         return path
+
+    def show(self, leaf: Leaf) -> None:
+        """Write a certificate and its key, in two files and in one."""
+        leaf.write(self.folder)
+        replace_file(self.folder / "tls.pem", leaf.chain_pem + leaf.key_pem)
+
+    def rotate(self, leaf: Leaf) -> None:
+        """Serve another certificate from now on, in the way that the server has for it."""
+        raise NotImplementedError
 
     def await_start(self) -> None:
         """Until it takes connections. Raises RuntimeError with what it said if it does not."""
@@ -110,6 +124,8 @@ class Server:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
             except OSError:
+                if self.process.poll() == 2:
+                    raise RefusedError(self.said()) from None
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{self.program} does not serve: {self.said()}") from None
                 threading.Event().wait(0.05)
@@ -144,108 +160,34 @@ def told_by(*command: str) -> str:
 
 class Rekeyd(Server):
     program = "rekeyd"
-    package = "make .venv/.installed-dev"
+    remedy = "make .venv/.installed-dev"
 
     def command(self) -> list[str]:
+        http, grpc = (free_port(), self.port) if self.task.grpc else (self.port, None)
+        upstream = f"127.0.0.1:{self.task.upstream}"
         own: dict[str, dict[str, Any]] = {
             "service": {
                 "host": "127.0.0.1",
-                "http_port": self.port,
+                "http_port": http,
+                "grpc_port": grpc,
                 "enable_tls": True,
                 "api_key": KEY,
                 "idle_timeout": 600,
             },
             "tls": {"cert": "tls.crt", "key": "tls.key"},
-            "upstream": {"http": f"http://127.0.0.1:{self.task.upstream}"},
+            "upstream": {"http": "demo", "grpc": upstream} if grpc else {"http": f"http://{upstream}"},
             "access": {"failures_per_minute": 1_000_000},
             "admin": {"socket": "admin.sock"},
             "state": {"directory": "state"},
             "logging": {"decisions": "all" if self.task.log else "denied"},
         }
         more = self.task.settings
-        settings = {name: {**own.get(name, {}), **more.get(name, {})} for name in own | more}
+        settings = {name: {**own.get(name, {}), **more.get(name, {})} for name in {**own, **more}}
         return [self.task.program, "serve", "-c", str(self.write("rekeyd.yaml", json.dumps(settings)))]
 
     @classmethod
     def version(cls, program: str) -> str:
         return told_by(program, "--version").split()[-1]
 
-
-class Nginx(Server):
-    program = "nginx"
-    package = "apt-get install nginx-light"
-
-    def command(self) -> list[str]:
-        log = "access_log @folder@/access.log json" if self.task.log else "access_log off"
-        return [self.task.program, "-c", str(self.write("nginx.conf", NGINX.replace("@log@", log)))]
-
-    @classmethod
-    def version(cls, program: str) -> str:
-        return told_by(program, "-v").rpartition("/")[2].strip()
-
-
-class Haproxy(Server):
-    program = "haproxy"
-    package = "apt-get install haproxy"
-
-    def command(self) -> list[str]:
-        log = HAPROXY_LOG if self.task.log else "no log"
-        return [self.task.program, "-W", "-f", str(self.write("haproxy.cfg", HAPROXY.replace("@log@", log)))]
-
-    @classmethod
-    def version(cls, program: str) -> str:
-        return told_by(program, "-v").split()[2].partition("-")[0]
-
-
-NGINX = """
-daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid @folder@/pid; error_log @folder@/error.log;
-events { worker_connections 20000; }
-http {
-  log_format json escape=json '{"timestamp":"$time_iso8601","client":"$remote_addr",'
-    '"method":"$request_method","path":"$uri","status":$status,"request_id":"$request_id","duration":$request_time,"tls":"$ssl_protocol"}';
-  @log@;
-  client_body_temp_path @folder@; proxy_temp_path @folder@; fastcgi_temp_path @folder@;
-  uwsgi_temp_path @folder@; scgi_temp_path @folder@;
-  keepalive_timeout 600; keepalive_requests 1000000000; client_max_body_size 32m;
-  ssl_certificate @folder@/tls.crt; ssl_certificate_key @folder@/tls.key; ssl_protocols TLSv1.2 TLSv1.3;
-  upstream service { server 127.0.0.1:@upstream@; keepalive 64; keepalive_requests 1000000000; }
-  server {
-    listen 127.0.0.1:@port@ ssl;
-    location / {
-      if ($http_api_key != "@key@") { return 401; }
-      proxy_pass http://service; proxy_http_version 1.1; proxy_set_header Connection "";
-      proxy_set_header Host $host; proxy_set_header api-key "";
-      proxy_request_buffering off; proxy_max_temp_file_size 0;
-    }
-  }
-}
-"""
-
-HAPROXY = """
-global
-  nbthread 1
-  maxconn 9000
-  ssl-default-bind-options ssl-min-ver TLSv1.2
-defaults
-  mode http
-  timeout connect 5s
-  timeout client 600s
-  timeout server 600s
-  timeout http-keep-alive 600s
-  option http-keep-alive
-frontend door
-  bind 127.0.0.1:@port@ ssl crt @folder@/tls.pem alpn http/1.1
-  http-request deny deny_status 401 unless { req.hdr(api-key) -m str @key@ }
-  http-request del-header api-key
-  @log@
-  default_backend service
-backend service
-  http-reuse always
-  server one 127.0.0.1:@upstream@
-"""
-HAPROXY_LOG = """log stdout format raw local0 info
-  log-format '{"timestamp":"%[date,ltime(%FT%T)]","client":"%ci","method":"%HM",\
-"path":"%[var(txn.path),json]","status":%ST,"duration":%Ta,"tls":"%sslv"}'
-  http-request set-var(txn.path) path"""
-
-SERVERS: dict[str, type[Server]] = {"rekeyd": Rekeyd, "nginx": Nginx, "haproxy": Haproxy}
+    def rotate(self, leaf: Leaf) -> None:
+        self.show(leaf)  # the file watch does the rest

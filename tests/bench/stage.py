@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ class Contender:
     name: str
     kind: type[Server]
     program: str
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """More settings for rekeyd."""
 
 
@@ -39,7 +39,7 @@ class Stage:
         self.authority = Authority()
         self.leaf = self.authority.issue()
         self.authority_file = self.authority.write(folder / "authority.crt")
-        self._folder = folder
+        self.folder = folder
         self._servers = 0
         self._upstreams: dict[str, int] = {}
         self._stack = stack
@@ -53,20 +53,21 @@ class Stage:
         return self._upstreams[module]
 
     @contextlib.contextmanager
-    def running(self, contenders: list[Contender], *, log: bool) -> Iterator[dict[str, Server]]:
+    def running(
+        self, contenders: Sequence[Contender], *, log: bool = False, grpc: bool = False
+    ) -> Iterator[dict[str, Server]]:
         """All of them, ready to serve."""
         with ExitStack() as stack:
-            servers = {each.name: self._started(each, log=log, stack=stack) for each in contenders}
+            servers = {each.name: self._started(each, log, grpc, stack) for each in contenders}
             for server in servers.values():
                 server.await_start()
             yield servers
 
-    def _started(self, contender: Contender, *, log: bool, stack: ExitStack) -> Server:
+    def _started(self, contender: Contender, log: bool, grpc: bool, stack: ExitStack) -> Server:
         self._servers += 1
-        folder = self._folder / f"{self._servers}-{contender.kind.__name__.lower()}"
-        task = Task(
-            folder, self.authority, self.leaf, self.upstream(), log, contender.program, contender.settings
-        )
+        folder = self.folder / f"{self._servers}-{contender.kind.program}"
+        upstream = self.upstream("bench.grpc_upstream" if grpc else "bench.upstream")
+        task = Task(folder, self.leaf, upstream, grpc, log, contender.program, contender.settings)
         server = contender.kind(task)
         stack.callback(server.stop)
         return server
@@ -102,7 +103,14 @@ class Load:
             yield load
 
     def run(self) -> Result:
+        self.start()
+        return self.result()
+
+    def start(self) -> None:
         self._say("go")
+
+    def result(self) -> Result:
+        """Of what was started, waited for."""
         return Result(**json.loads(self._hear()))
 
     def _say(self, line: str) -> None:

@@ -4,10 +4,13 @@ It prints its port, and ends when its standard input does. `?size=N` asks for an
 body is read to its end, by its Content-Length, and thrown away.
 """
 
+import functools
 import re
 import select
 import socket
 import sys
+from collections.abc import Callable
+from typing import Protocol
 
 PIECE = 256 * 1024
 _SIZE = re.compile(rb"[?&]size=(\d+)")
@@ -15,6 +18,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 
 
+@functools.cache
 def answer_of(size: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % size + (
         b"x" * size
@@ -24,9 +28,8 @@ def answer_of(size: int) -> bytes:
 class Visitor:
     """One connection of a server: heads in, answers out."""
 
-    def __init__(self, connection: socket.socket, answers: dict[int, bytes]) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self._answers = answers
         self._head = b""
         self._to_come = 0
         self._size = 0
@@ -60,18 +63,23 @@ class Visitor:
         return True
 
     def _answer(self) -> None:
-        if self._size not in self._answers:
-            self._answers[self._size] = answer_of(self._size)
         try:
-            self.connection.sendall(self._answers[self._size])
+            self.connection.sendall(answer_of(self._size))
         except (BrokenPipeError, ConnectionResetError):
             return  # the next read tells
 
 
-def serve(listening: socket.socket) -> None:
+class Speaker(Protocol):
+    """Who speaks with one connection of a server."""
+
+    connection: socket.socket
+
+    def came(self) -> bool: ...
+
+
+def serve(listening: socket.socket, speaker: Callable[[socket.socket], Speaker]) -> None:
     """Until standard input ends."""
-    visitors: dict[int, Visitor] = {}
-    answers: dict[int, bytes] = {}
+    speakers: dict[int, Speaker] = {}
     poll = select.epoll()
     poll.register(sys.stdin.fileno(), select.EPOLLIN)
     poll.register(listening.fileno(), select.EPOLLIN)
@@ -82,14 +90,18 @@ def serve(listening: socket.socket) -> None:
             if number == listening.fileno():
                 connection, _ = listening.accept()
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                visitors[connection.fileno()] = Visitor(connection, answers)
+                speakers[connection.fileno()] = speaker(connection)
                 poll.register(connection.fileno(), select.EPOLLIN)
-            elif not visitors[number].came():
+            elif not speakers[number].came():
                 poll.unregister(number)
-                visitors.pop(number).connection.close()
+                speakers.pop(number).connection.close()
+
+
+def main(speaker: Callable[[socket.socket], Speaker]) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listening:
+        print(listening.getsockname()[1], flush=True)  # noqa: T201 - how its port is known
+        serve(listening, speaker)
 
 
 if __name__ == "__main__":
-    with socket.create_server(("127.0.0.1", 0), backlog=4096) as door:
-        print(door.getsockname()[1], flush=True)  # noqa: T201 - how its port is known
-        serve(door)
+    main(Visitor)

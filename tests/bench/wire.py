@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 PATIENCE = 20.0
+_CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -51,6 +52,8 @@ class Answers:
         self._begins = b"HTTP/1.1 %d " % status
         self._head = b""
         self._left = 0
+        self.closes = False
+        """Whether the server said that there is no other answer after this one."""
 
     def took(self, data: bytes | memoryview) -> bool:
         """Whether the answer is whole with these bytes."""
@@ -64,16 +67,17 @@ class Answers:
         length = _LENGTH.search(self._head, 0, end)
         if not self._head.startswith(self._begins) or length is None:
             raise UnexpectedError(repr(self._head[: end + 400]))
+        self.closes = _CLOSES.search(self._head, 0, end) is not None
         self._left = int(length[1]) - (len(self._head) - end - 4)
         self._head = b""
         return self._left == 0
 
 
-def ask(connection: ssl.SSLSocket, request: bytes | memoryview, status: int) -> float:
+def ask(connection: ssl.SSLSocket, request: bytes | memoryview, answers: Answers) -> float:
     """One request and its answer; seconds for both. Raises OSError where none comes."""
     began = time.perf_counter()
     connection.sendall(request)
-    answers, buffer = Answers(status), memoryview(bytearray(64 * 1024))
+    buffer = memoryview(bytearray(64 * 1024))
     while True:
         count = connection.recv_into(buffer)
         if not count:
