@@ -20,9 +20,6 @@ from bench.grpc_wire import Calls
 from bench.job import Job, Result
 from bench.wire import Answers, ask, close, connect, trusting
 
-WARM = 0.3
-"""Seconds of the same load before it counts."""
-
 
 class Clients(Protocol):
     def prepare(self) -> None: ...
@@ -75,7 +72,7 @@ class KeptAlive:
     def prepare(self) -> None:
         for _ in range(self._job.connections):
             self._join()
-        self._go_on(WARM)
+        self._go_on(self._job.warm)
         self._tally.times.clear()
 
     def run(self) -> Result:
@@ -130,7 +127,7 @@ class Threads:
         self._troubles: list[BaseException] = []
 
     def prepare(self) -> None:
-        self._all(WARM)
+        self._all(self._job.warm)
 
     def run(self) -> Result:
         return self._all(self._job.seconds).result()
@@ -204,7 +201,7 @@ class Visitors(Threads):
 class Idlers(Threads):
     """As many connections as are asked for; each is used once, and stays open until this process ends."""
 
-    OPENERS = 4
+    OPENERS, FIRST = 4, 20
 
     def __init__(self, job: Job) -> None:
         super().__init__(replace(job, connections=self.OPENERS))
@@ -214,7 +211,7 @@ class Idlers(Threads):
 
     def prepare(self) -> None:
         """Some come and go first: what a server keeps for its first clients is not theirs."""
-        wanted, self._wanted = self._wanted, 200
+        wanted, self._wanted = self._wanted, self.FIRST
         self._all(0)
         for connection in self._open:
             close(connection)

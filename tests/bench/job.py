@@ -18,6 +18,8 @@ class Job:
     """Bytes to send after it."""
     status: int = 200
     seconds: float = 2.0
+    warm: float = 0.3
+    """Seconds of the same load before it counts."""
     connections: int = 16
     per_connection: int = 0
     """Requests after which a client comes by a new connection, where the kind has such."""

@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar
 
 from bench.processes import cpu_of, memory_of
+from bench.wire import connect, trusting
 from support.peers import free_port
 from support.pki import Leaf, replace_file
 
@@ -117,12 +117,17 @@ class Server:
         """Serve another certificate from now on, in the way that the server has for it."""
         raise NotImplementedError
 
-    def await_start(self) -> None:
-        """Until it takes connections. Raises RuntimeError with what it said if it does not."""
-        deadline = time.monotonic() + PATIENCE
+    def await_start(self, authority: Path) -> None:
+        """Until it shows its certificate.
+
+        Raises:
+            RefusedError: it does not take its settings.
+            RuntimeError: it does not serve; with what it said.
+        """
+        trust, deadline = trusting(str(authority)), time.monotonic() + PATIENCE
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                connect(self.port, trust).close()
             except OSError:
                 if self.process.poll() == 2:
                     raise RefusedError(self.said()) from None

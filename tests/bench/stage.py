@@ -3,6 +3,7 @@ started and stopped. All of it is gone at the end."""
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from bench.job import Job, Result
 from bench.servers import Server, Task
 from support.pki import Authority
 
+TESTS = Path(__file__).parents[1]
 SETTLES = 0.25
 """Seconds between a server's last answer and the look at its time: lines may wait to be written."""
 
@@ -60,7 +62,7 @@ class Stage:
         with ExitStack() as stack:
             servers = {each.name: self._started(each, log, grpc, stack) for each in contenders}
             for server in servers.values():
-                server.await_start()
+                server.await_start(self.authority_file)
             yield servers
 
     def _started(self, contender: Contender, log: bool, grpc: bool, stack: ExitStack) -> Server:
@@ -82,8 +84,14 @@ def stage() -> Iterator[Stage]:
 @contextlib.contextmanager
 def _child(module: str) -> Iterator["subprocess.Popen[str]"]:
     """A process of our own that ends when its standard input does."""
-    command = [sys.executable, "-m", module]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+    )
+    with process:
         yield process
 
 
