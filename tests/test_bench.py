@@ -18,7 +18,8 @@ from bench.measures import Turn, cpu_per_operation, memory_per_connection, under
 from bench.peers import SERVERS
 from bench.plot import OURS, picture
 from bench.processes import cpu_of
-from bench.report import Row, tables
+from bench.report import Line, Row, core, tables
+from bench.results import BEGIN, END, keep
 from bench.servers import KEY, MissingError, Rekeyd, Server
 from bench.stage import Contender, Load, Stage, stage
 
@@ -132,30 +133,41 @@ def test_what_children_spent_is_counted_when_they_have_ended() -> None:
 
 
 ROWS = [
-    Row(
-        "a",
-        "Request",
-        "µs",
-        compared=True,
-        values={"rekeyd": [3e-5, 5e-5, 4e-5], "other": [2e-5, 2e-5, 4e-5]},
-    ),
-    Row("f", "unanswered", "", False, values={"rekeyd": [0, 0, 0]}),
-    Row("i", "Request", "µs", True, alone=True, values={"1 key": [1e-5], "2 keys": [2e-5]}),
+    Row("a", Line("Request", core=True), values={"rekeyd": [3e-5, 5e-5, 4e-5], "other": [2e-5, 2e-5, 4e-5]}),
+    Row("f", Line("Unanswered", "", compared=False), values={"rekeyd": [0, 0, 0]}),
+    Row("f", Line("more than without", "%", compared=False, drawn=False), values={"rekeyd": [-0.1]}),
+    Row("i", Line("Request"), alone=True, values={"1 key": [1e-5], "2 keys": [2e-5]}),
 ]
 
 
 def test_a_table_tells_median_spread_and_what_rekeyd_spends_beside_it() -> None:
     assert tables(ROWS, ["rekeyd", "other"]).splitlines() == [
-        "|                | unit |  rekeyd |           other |",
-        "| -------------- | ---: | ------: | --------------: |",
-        "| (a) Request    |   µs | 40 ± 10 | 20 ± 10 (1.50×) |",  # noqa: RUF001 - it is told so
-        "| (f) unanswered |      |   0 ± 0 |    not measured |",
+        "|                       | unit |  rekeyd |           other |",
+        "| --------------------- | ---: | ------: | --------------: |",
+        "| (a) Request           |   µs | 40 ± 10 | 20 ± 10 (1.50×) |",  # noqa: RUF001 - it is told so
+        "| (f) Unanswered        |      |   0 ± 0 |    not measured |",
+        "| (f) more than without |    % | -10 ± 0 |    not measured |",
         "",
         "| rekeyd alone | unit |        | of the first |",
         "| ------------ | ---: | -----: | -----------: |",
         "| (i) 1 key    |   µs | 10 ± 0 |        1.00× |",  # noqa: RUF001
         "| (i) 2 keys   |   µs | 20 ± 0 |        2.00× |",  # noqa: RUF001
     ]
+
+
+def test_the_readme_gets_medians_of_what_says_most() -> None:
+    made = core(ROWS, ["rekeyd", "other"])
+    kept = keep(f"before\n{BEGIN}old\n{END}after\n", made)
+    assert kept.splitlines() == [
+        "before",
+        BEGIN.strip(),
+        "|             | rekeyd | other |",
+        "| ----------- | -----: | ----: |",
+        "| Request, µs |     40 |    20 |",
+        END.strip(),
+        "after",
+    ]
+    assert keep("without marks", made) == "without marks"
 
 
 def test_a_picture_has_a_bar_for_each_value() -> None:

@@ -8,20 +8,12 @@ from typing import Any
 
 from bench.job import Job
 from bench.measures import Turn, cpu_per_operation, memory_per_connection, under_rotation
+from bench.report import Line
 from bench.servers import KEY
 from support.key_files import entry, secret_of
 
 Settings = Mapping[str, dict[str, Any]]
 KIB, MIB = 1024, 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A row: what it says, in which unit (of `report.UNITS`), and whether it is compared with rekeyd's."""
-
-    title: str
-    unit: str = "µs"
-    compared: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,38 +87,40 @@ def with_keys(count: int) -> Variant:
 
 
 ROTATING = (
-    Line("Request, new certificate each second"),
-    Line("more than without", "%", compared=False),
-    Line("99th percentile without", "ms", compared=False),
-    Line("99th percentile", "ms", compared=False),
-    Line("unanswered requests", "", compared=False),
-    Line("certificates shown", "", compared=False),
+    Line("Request, new certificate each second", core=True),
+    Line("more CPU than without", "%", compared=False, drawn=False),
+    Line("99th percentile without", "ms", compared=False, drawn=False),
+    Line("99th percentile, new certificate each second", "ms", compared=False),
+    Line("Unanswered, new certificate each second", "", compared=False, core=True),
+    Line("certificates shown", "", compared=False, drawn=False),
 )
 
 CASES = (
-    Case("a", (Line("Request, no log"),), asking("requests"), quick=True),
-    Case("a", (Line("Request, JSON log"),), asking("requests"), log=True, quick=True),
-    Case("b", (Line("Full handshake and a request"),), asking("handshakes", connections=4)),
+    Case("a", (Line("Request, no log", core=True),), asking("requests"), quick=True),
+    Case("a", (Line("Request, JSON log", core=True),), asking("requests"), log=True, quick=True),
+    Case("b", (Line("Full handshake and a request", core=True),), asking("handshakes", connections=4)),
     Case("c", (Line("64 KiB to the upstream"),), sending(64 * KIB)),
     Case("c", (Line("64 KiB from the upstream"),), fetching(64 * KIB)),
     Case("c", (Line("16 MiB to the upstream", "ms"),), sending(16 * MIB)),
     Case("c", (Line("16 MiB from the upstream", "ms"),), fetching(16 * MIB)),
     Case(
         "d",
-        (Line("Memory of an idle connection", "KiB"),),
+        (Line("Memory of an idle connection", "KiB", core=True),),
         asking("idle", connections=2000),
         memory_per_connection,
         fresh=True,
     ),
-    Case("e", (Line("Request that is denied, no log"),), asking("requests", key="wrong", status=401)),
+    Case("e", (Line("Denied request, no log", core=True),), asking("requests", key="wrong", status=401)),
     Case(
         "e",
-        (Line("Request that is denied, JSON log"),),
+        (Line("Denied request, JSON log"),),
         asking("requests", key="wrong", status=401),
         log=True,
     ),
     Case("f", ROTATING, asking("visits", connections=8, visits=100), under_rotation),
-    Case("g", (Line("Unary gRPC call, no log"),), Job("calls", 0, "", KEY, connections=4), grpc=True),
+    Case(
+        "g", (Line("Unary gRPC call, no log", core=True),), Job("calls", 0, "", KEY, connections=4), grpc=True
+    ),
     Case(
         "h",
         (Line("Request, no log"),),

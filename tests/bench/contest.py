@@ -48,7 +48,7 @@ def measured(
 ) -> list[Row]:
     """All rounds of a case."""
     alone = bool(case.variants)
-    rows = [Row(case.letter, line.title, line.unit, line.compared, alone) for line in case.lines]
+    rows = [Row(case.letter, line, alone) for line in case.lines]
     if case.variants:
         contenders = _variants(case, contenders[0], on, rows)
     job = replace(case.job, seconds=seconds)
@@ -84,7 +84,7 @@ def _variants(case: Case, rekeyd: Contender, on: Stage, rows: Sequence[Row]) -> 
 def _note(rows: Sequence[Row], name: str, values: tuple[float, ...]) -> None:
     for row, value in zip(rows, values, strict=True):
         row.values.setdefault(name, []).append(value)
-        say(f"({row.letter}) {row.title}: {name} {number(value * UNITS[row.unit])} {row.unit}")
+        say(f"({row.letter}) {row.line.title}: {name} {number(value * UNITS[row.line.unit])} {row.line.unit}")
 
 
 def say(line: str) -> None:

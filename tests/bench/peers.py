@@ -16,7 +16,7 @@ from support.pki import Leaf
 
 class Nginx(Server):
     program = "nginx"
-    debian = "nginx-light"
+    debian = "nginx"
 
     def command(self) -> list[str]:
         streaming = (

@@ -19,11 +19,11 @@ def text(x: float, y: float, what: str, *, anchor: str = "start", weight: str = 
 
 def panel(row: Row, names: Sequence[str], x: float, y: float) -> list[str]:
     """One row: less is better in all of them."""
-    scale = UNITS[row.unit]
+    scale = UNITS[row.line.unit]
     medians = {name: row.median(name) * scale for name in names if name in row.values}
     most, room = max(medians.values()) or 1.0, WIDTH - NAMES - VALUES
-    unit = f", {row.unit}" if row.unit else ""
-    drawn = [text(x, y + 14, f"{row.title}{unit}", weight="bold")]
+    unit = f", {row.line.unit}" if row.line.unit else ""
+    drawn = [text(x, y + 14, f"{row.line.title}{unit}", weight="bold")]
     for place, (name, value) in enumerate(medians.items()):
         top, length = y + TITLE - 6 + place * (BAR + GAP), value / most * room
         colour = OURS if name.startswith("rekeyd") else OTHERS
@@ -37,7 +37,7 @@ def panel(row: Row, names: Sequence[str], x: float, y: float) -> list[str]:
 
 def picture(rows: Sequence[Row], names: Sequence[str], caption: str) -> str:
     """An SVG of the rows in which servers are compared."""
-    shown = [row for row in rows if not row.alone and row.values]
+    shown = [row for row in rows if row.line.drawn and not row.alone]
     height = TITLE + len(names) * (BAR + GAP) + 10
     lines = -(-len(shown) // COLUMNS)
     size = (COLUMNS * (WIDTH + MARGIN) + MARGIN, lines * height + 2 * MARGIN + 16)

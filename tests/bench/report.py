@@ -10,14 +10,26 @@ UNITS = {"µs": 1e6, "ms": 1e3, "KiB": 1 / 1024, "%": 100.0, "": 1.0}
 """How many of a unit are one second, one byte, or one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a row says, and in which unit."""
+
+    title: str
+    unit: str = "µs"
+    compared: bool = True
+    """Whether it tells how many times that rekeyd spends."""
+    drawn: bool = True
+    """Whether the picture has it. Less must be better."""
+    core: bool = False
+    """Whether the README has it."""
+
+
 @dataclass(slots=True)
 class Row:
     """What came of one line of a case: for each server one value a round, in seconds or bytes."""
 
     letter: str
-    title: str
-    unit: str
-    compared: bool
+    line: Line
     alone: bool = False
     """Whether the columns are not servers, but rekeyd's variants."""
     values: dict[str, list[float]] = field(default_factory=dict)
@@ -46,9 +58,21 @@ def cell(row: Row, name: str, base: str) -> str:
     """Median and spread, and how many times that rekeyd spends."""
     if name not in row.values:
         return "not measured"
-    scale = UNITS[row.unit]
+    scale = UNITS[row.line.unit]
     told = f"{number(row.median(name) * scale)} ± {number(row.spread(name) * scale)}"
-    return f"{told} ({row.ratio(base, name):.2f}×)" if row.compared and name != base else told
+    return f"{told} ({row.ratio(base, name):.2f}×)" if row.line.compared and name != base else told
+
+
+def core(rows: Sequence[Row], names: Sequence[str]) -> str:
+    """Medians, and no more, of the rows that say most."""
+    lines = [["", *names]]
+    for row in rows:
+        if row.line.core:
+            scale = UNITS[row.line.unit]
+            unit = f", {row.line.unit}" if row.line.unit else ""
+            medians = [number(row.median(each) * scale) if each in row.values else "" for each in names]
+            lines.append([f"{row.line.title}{unit}", *medians])
+    return markdown(lines)
 
 
 def table(rows: Sequence[Row], names: Sequence[str]) -> str:
@@ -56,7 +80,7 @@ def table(rows: Sequence[Row], names: Sequence[str]) -> str:
     lines = [["", "unit", *names]]
     for row in rows:
         cells = (cell(row, name, names[0]) for name in names)
-        lines.append([f"({row.letter}) {row.title}", row.unit, *cells])
+        lines.append([f"({row.letter}) {row.line.title}", row.line.unit, *cells])
     return markdown(lines)
 
 
@@ -67,10 +91,10 @@ def alone(rows: Iterable[Row]) -> str:
         first = next((name for name, values in row.values.items() if values), "")
         for name, values in row.values.items():
             if not values:
-                lines.append([f"({row.letter}) {name}", row.unit, "not in this version", ""])
+                lines.append([f"({row.letter}) {name}", row.line.unit, "not in this version", ""])
                 continue
             told = cell(row, name, name)
-            lines.append([f"({row.letter}) {name}", row.unit, told, f"{row.ratio(name, first):.2f}×"])
+            lines.append([f"({row.letter}) {name}", row.line.unit, told, f"{row.ratio(name, first):.2f}×"])
     return markdown(lines)
 
 
