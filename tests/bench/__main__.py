@@ -16,7 +16,9 @@ from bench.stage import stage
 
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two minutes: requests, beside two")
+    parser.add_argument(
+        "--quick", action="store_true", help="two minutes: requests, beside nginx and HAProxy alone"
+    )
     parser.add_argument(
         "--only", type=some_of(case.letter for case in CASES), metavar="a,e", help="these cases alone"
     )

@@ -67,7 +67,9 @@ def _turned(names: Sequence[str], by: int) -> list[str]:
 
 
 def _variants(case: Case, rekeyd: Contender, on: Stage, rows: Sequence[Row]) -> list[Contender]:
-    """Those that this rekeyd takes; for the others there is no value in the rows."""
+    """Those that this rekeyd takes; for the others there will be no value in the rows."""
+    for row in rows:
+        row.values = {variant.title: [] for variant in case.variants}
     taken = []
     for variant in case.variants:
         contender = replace(rekeyd, name=variant.title, settings=variant.settings(on.folder))
@@ -76,8 +78,6 @@ def _variants(case: Case, rekeyd: Contender, on: Stage, rows: Sequence[Row]) -> 
                 taken.append(contender)
         except RefusedError:
             say(f"({case.letter}) {variant.title}: not in this version")
-            for row in rows:
-                row.values[variant.title] = []
     return taken
 
 

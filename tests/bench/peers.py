@@ -85,7 +85,7 @@ class Envoy(Server):
 
     @classmethod
     def version(cls, program: str) -> str:
-        return told_by(program, "--version").split("/")[1]
+        return told_by(program, "--version").rpartition("version: ")[2].split("/")[1]
 
     def rotate(self, leaf: Leaf) -> None:
         self.show(leaf)  # Envoy watches the folder
