@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.daemon import Daemon
 from support.secrets import Ledger
+
+# A machine that is busy with something else is no finding.
+settings.register_profile("rekeyd", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rekeyd")
 
 StartDaemon = Callable[..., Awaitable[Daemon]]
 

@@ -156,6 +156,7 @@ async def test_two_workers_under_everything_at_once(
             service={"workers": 2, "grpc_port": 0},
             upstream={"http": http, "grpc": calls.address},
             tls={"watch": False},
+            access={"failures_per_minute": 1_000_000},
             logging={"decisions": "denied"},
         )
         daemon = await start_daemon(site.file, secrets=[API_KEY])
