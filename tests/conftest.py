@@ -1,5 +1,6 @@
 """What all tests share: the ledger of secrets, and the real daemon."""
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from support.daemon import Daemon
+from support.daemon import WORKERS, Daemon
 from support.secrets import Ledger
 
 # A machine that is busy with something else is no finding.
@@ -16,6 +17,15 @@ settings.register_profile("rekeyd", suppress_health_check=[HealthCheck.too_slow]
 settings.load_profile("rekeyd")
 
 StartDaemon = Callable[..., Awaitable[Daemon]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--workers", type=int, help="how many workers the daemons have that tests start (1)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if workers := config.getoption("--workers"):
+        os.environ[WORKERS] = str(workers)
 
 
 @pytest.fixture(scope="session")

@@ -287,6 +287,10 @@ def _handing_over(descriptors: Mapping[str, int]) -> list[str]:
     return [sys.executable, "-c", _HAND_OVER, ":".join(descriptors), numbers]
 
 
+WORKERS = "REKEYD_TEST_WORKERS"
+"""How many workers each daemon has, where its own settings don't say."""
+
+
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
     """Ours without rekeyd's settings and the service manager's, so that no test depends on who runs it."""
     kept = {
@@ -295,4 +299,6 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
         if not key.startswith(("REKEYD__", "QDRANT__", "COV_", "PYTEST_")) and key not in _SERVICE_MANAGERS
     }
     path = os.pathsep.join(filter(None, [str(SOURCE_ROOT), os.environ.get("PYTHONPATH", "")]))
-    return kept | {"PYTHONPATH": path, "PYTHONWARNINGS": "default", "PYTHONUNBUFFERED": "1"} | dict(own)
+    workers = {"REKEYD__SERVICE__WORKERS": os.environ[WORKERS]} if WORKERS in os.environ else {}
+    unbuffered = {"PYTHONPATH": path, "PYTHONWARNINGS": "default", "PYTHONUNBUFFERED": "1"}
+    return kept | workers | unbuffered | dict(own)
