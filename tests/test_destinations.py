@@ -247,6 +247,19 @@ def test_a_journal_that_was_restarted_is_found_again(journald: Journald) -> None
     journal.close()
 
 
+def test_what_is_told_while_the_journal_is_gone_is_told_when_it_is_back(journald: Journald) -> None:
+    sink = Sink(Journal(str(journald.path)), keeps=True)
+    journald.socket.close()
+    journald.path.unlink()
+    told = [b"MESSAGE=%d\n" % number for number in range(3)]
+    for entry in told:
+        sink.write(entry)
+    journald.open()
+    assert [journald.entry() for _ in told] == told
+    sink.close()
+    assert sink.lost == 0
+
+
 def test_a_journal_that_does_not_read_holds_up_nobody(journald: Journald) -> None:
     sink = Sink(Journal(str(journald.path)), capacity=4096)
     for number in range(2000):

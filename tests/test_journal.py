@@ -82,9 +82,16 @@ def test_a_line_break_in_a_value_begins_no_field() -> None:
 
 
 def test_an_event_comes_back_the_same() -> None:
-    event = {**DENIED, "parts": {"keys": {"added": ["a", "b"]}}, "tls": None, "good": True, "path": "/a\nb"}
+    event = {**DENIED, "parts": {"keys": {"added": ["a", "b"]}}, "tls": None, "path": "/a\nb"}
     back = event_of(told_by_journalctl(event))
     assert back == {key: value for key, value in event.items() if value is not None}
+
+
+@pytest.mark.parametrize("subject", ["1.10", "1e3", "true", "12345678901234567890123", '{"a":1}'])
+def test_what_a_client_calls_itself_stays_what_it_is(subject: str) -> None:
+    back = event_of(told_by_journalctl({**DENIED, "subject": subject}))
+    assert back is not None
+    assert back["subject"] == subject
 
 
 def test_entries_of_others_are_none_of_ours() -> None:

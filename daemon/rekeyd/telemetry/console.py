@@ -50,6 +50,8 @@ def render(event: Event, *, colour: bool = False) -> str:
 def message(event: Event) -> str:
     """The line without time and level, for who keeps these beside it."""
     name = str(event.get("event", ""))
+    if name == "auth.allowed":  # one for each request
+        return safe("  ".join([name, *filter(None, _decision(event))]))
     return "  ".join([safe(name), *(safe(piece) for piece in _pieces(name, event) if piece)])
 
 

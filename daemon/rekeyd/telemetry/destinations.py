@@ -43,6 +43,9 @@ WHOLE = 128 * 1024
 JOURNAL = "/run/systemd/journal/socket"
 
 
+_TOO_LARGE = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
+
+
 class Destination(Protocol):
     """Where bytes go."""
 
@@ -180,9 +183,13 @@ class Journal:
         try:
             return self._socket.send(data)
         except OSError as error:
-            if error.errno != errno.EMSGSIZE:
+            if error.errno not in _TOO_LARGE:
                 raise
-        memory = sealed("rekeyd log entry", [bytes(data)])
+        try:
+            memory = sealed("rekeyd log entry", [bytes(data)])
+        except OSError:  # no memory: what can never be sent must not keep all others from it
+            self._socket.send(b"MESSAGE=an entry of %d bytes could not be sent\n" % len(data))
+            return len(data)
         try:
             socket.send_fds(self._socket, [b""], [memory])
         finally:

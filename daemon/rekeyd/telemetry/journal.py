@@ -10,7 +10,8 @@ Pure. Must not know: where the journal is.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -34,12 +35,24 @@ MESSAGE_IDS = {
 _OURS = "REKEYD_"
 _LONGEST_NAME = 64
 _UNFIT = re.compile(r"[^A-Z0-9_]")
+_NO_TEXT = {
+    *("connection_generation", "count", "days_left", "duration", "grpc_status", "status"),
+    *("exception", "findings", "listeners", "names", "parts", "restart_needed"),
+}
+"""Fields whose value is no text, where the human form makes a difference. All others come back as text: one
+that looks like a number may be what a client calls itself."""
 _NAMED = {"event": "EVENT", "generation": "GENERATION"}
 
 
 def entry(event: Mapping[str, Any]) -> bytes:
     """The entry, as the journal takes it. Never raises."""
-    return b"".join(_field(name, value) for name, value in _fields(event))
+    fields = [("MESSAGE", console.message(event))]
+    fields += [(_name(str(key)), _text_of(value)) for key, value in event.items() if value is not None]
+    head = _head(str(event.get("level", "info")), str(event.get("event", "")))
+    text = "".join([f"{name}={value}\n" for name, value in fields])
+    if text.count("\n") == len(fields):
+        return head + text.encode("utf-8", "backslashreplace")
+    return head + b"".join([_field(name, value) for name, value in fields])
 
 
 def event_of(told: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -51,34 +64,31 @@ def event_of(told: Mapping[str, Any]) -> dict[str, Any] | None:
     head: dict[str, Any] = {"timestamp": stamp, "level": fields.get(f"{_OURS}LEVEL") or "info", "event": name}
     number = fields.get("GENERATION")
     head["generation"] = _value(number) if number else None
-    rest = {
-        key.removeprefix(_OURS).lower(): _value(value)
-        for key, value in fields.items()
-        if key.startswith(_OURS) and value is not None
-    }
-    return {**head, **{key: value for key, value in rest.items() if key not in head}}
+    for key, value in fields.items():
+        if key.startswith(_OURS) and value is not None:
+            name = key.removeprefix(_OURS).lower()
+            head.setdefault(name, _value(value) if name in _NO_TEXT else value)
+    return head
 
 
-def _fields(event: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    level, name = str(event.get("level", "info")), str(event.get("event", ""))
-    yield "MESSAGE", console.message(event)
-    yield "PRIORITY", str(PRIORITIES.get(level, PRIORITIES["info"]))
-    yield "SYSLOG_IDENTIFIER", "rekeyd"
-    if name in MESSAGE_IDS:
-        yield "MESSAGE_ID", MESSAGE_IDS[name]
-    for key, value in event.items():
-        if value is not None:
-            yield _NAMED.get(key) or _name(key), _told(value)
+@cache
+def _head(level: str, name: str) -> bytes:
+    priority = PRIORITIES.get(level, PRIORITIES["info"])
+    known = f"MESSAGE_ID={MESSAGE_IDS[name]}\n" if name in MESSAGE_IDS else ""
+    return f"PRIORITY={priority}\nSYSLOG_IDENTIFIER=rekeyd\n{known}".encode()
 
 
+@lru_cache(1024)
 def _name(key: str) -> str:
-    return (_OURS + _UNFIT.sub("_", str(key).upper()))[:_LONGEST_NAME]
+    return (_NAMED.get(key) or _OURS + _UNFIT.sub("_", key.upper()))[:_LONGEST_NAME]
 
 
-def _told(value: object) -> str:
-    if isinstance(value, str):
+def _text_of(value: object) -> str:
+    if type(value) is str:
         return value
-    return lines.to_json({"": value})[4:-2].decode("utf-8", "backslashreplace")
+    if type(value) is int or type(value) is float:
+        return str(value)
+    return lines.to_json({"": value})[4:-2].decode()
 
 
 def _field(name: str, value: str) -> bytes:
@@ -99,9 +109,6 @@ def _text(value: object) -> str | None:
 
 
 def _value(text: str) -> Any:
-    """Numbers, lists and mappings as they were; what looks like one and was text is shown the same."""
-    if text[:1] not in "-0123456789[{":
-        return {"true": True, "false": False}.get(text, text)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -205,7 +205,7 @@ def open_log(parsed: Parsed, descriptor: int, environ: Mapping[str, str], *, sha
     wanted = logging.format == "journal"
     if wanted or (logging.format == "auto" and leads_to_journal(descriptor, environ)):
         try:
-            return Sink(Journal(), capacity=capacity)
+            return Sink(Journal(), capacity=capacity, keeps=True)
         except OSError as error:
             if wanted:
                 message = f"is journal, which can't be reached ({error.strerror})"
