@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientSession, UnixConnector
 
 from rekeyd.errors import SettingsError
-from rekeyd.listeners.admin import AdminListener, NoDaemon, ask, socket_named_by
+from rekeyd.listeners.admin import SETTINGS, AdminListener, NoDaemon, ask, socket_named_by
 from rekeyd.settings import Admin
 from rekeyd.telemetry.hub import MISSED, SUBSCRIBERS, Hub
 from support.waiting import eventually
@@ -47,7 +47,13 @@ async def exposition(accept: str) -> tuple[bytes, str]:
 
 def listener(path: Path, *, hub: Hub | None = None, heartbeat: float = 15) -> AdminListener:
     return AdminListener(
-        path, reload=reload, status=status, exposition=exposition, hub=hub or Hub(), heartbeat=heartbeat
+        path,
+        settings=path.with_name("rekeyd.yaml"),
+        reload=reload,
+        status=status,
+        exposition=exposition,
+        hub=hub or Hub(),
+        heartbeat=heartbeat,
     )
 
 
@@ -69,8 +75,10 @@ async def running(path: Path) -> AsyncIterator[AdminListener]:
     await admin.stop()
 
 
-async def asked(path: Path, method: str, target: str) -> tuple[int, dict[str, Any]]:
-    return await asyncio.to_thread(ask, path, method, target, timeout=10)
+async def asked(
+    path: Path, method: str, target: str, settings: Path | None = None
+) -> tuple[int, dict[str, Any]]:
+    return await asyncio.to_thread(ask, path, method, target, settings=settings, timeout=10)
 
 
 async def refusal(admin: AdminListener) -> str:
@@ -111,6 +119,33 @@ async def test_the_status_is_answered(running: AdminListener) -> None:
     assert await asked(running.path, "GET", "/status") == (200, {"generation": 3})
 
 
+@pytest.mark.parametrize(("method", "target"), [("POST", "/reload"), ("GET", "/status")])
+async def test_who_means_a_daemon_with_another_settings_file_is_not_answered_by_this_one(
+    running: AdminListener, monkeypatch: pytest.MonkeyPatch, method: str, target: str
+) -> None:
+    folder = running.path.parent
+    own = folder / "rekeyd.yaml"
+    with pytest.raises(NoDaemon) as caught:
+        await asked(running.path, method, target, folder / "other.yaml")
+    assert str(caught.value) == f"{running.path}: another daemon answers there ({own})"
+
+    (folder / "größe 1").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for same in (own, folder / "größe 1" / "rekeyd.yaml", Path("rekeyd.yaml"), None):
+        assert (await asked(running.path, method, target, same))[0] == 200
+
+
+@pytest.mark.parametrize("named", ["", "rekeyd.yaml", "/%00", "/%ff", "/" + "x" * 5000])
+async def test_a_settings_file_that_is_nobodys_is_another_ones(running: AdminListener, named: str) -> None:
+    async with (
+        ClientSession(connector=UnixConnector(str(running.path))) as session,
+        session.post("http://rekeyd/reload", headers={SETTINGS: named}) as response,
+    ):
+        own = str(running.path.with_name("rekeyd.yaml"))
+        assert response.status == 409
+        assert await response.json() == {"error": f"This daemon runs with {own}", "settings": own}
+
+
 async def test_metrics_are_answered_in_the_form_that_is_asked_for(running: AdminListener) -> None:
     async with (
         ClientSession(connector=UnixConnector(str(running.path))) as session,
@@ -143,7 +178,9 @@ async def test_nothing_else_is_served(running: AdminListener, method: str, targe
 
 
 async def test_a_reload_that_breaks_is_answered_without_its_reason(path: Path) -> None:
-    admin = AdminListener(path, reload=broken_reload, status=status, exposition=exposition, hub=Hub())
+    admin = AdminListener(
+        path, settings=path, reload=broken_reload, status=status, exposition=exposition, hub=Hub()
+    )
     await admin.start()
     code, answer = await asked(path, "POST", "/reload")
     assert code == 500

@@ -178,6 +178,23 @@ async def test_where_no_daemon_is_the_status_is_3(tmp_path: Path, run: Run, comm
     assert "absent.yaml" in told.err
 
 
+@pytest.mark.parametrize("command", ["reload", "status"])
+async def test_a_daemon_with_another_settings_file_is_not_asked(site: Site, run: Run, command: str) -> None:
+    socket, other = site.folder / "admin.sock", site.folder / "other.yaml"
+    other.write_bytes(site.file.read_bytes())
+
+    told = await run(command, "-c", other)
+    assert (told.status, told.out) == (3, "")
+    assert told.err == f"rekeyd: {socket}: another daemon answers there ({site.file})\n"
+    assert (await run(command, "-c", other, "--socket", socket)).status == 3
+    assert (await run(command, "--socket", socket)).status == 0
+
+    other.unlink()
+    other.symlink_to(site.file)
+    assert (await run(command, "-c", other)).status == 0
+    other.unlink()
+
+
 # status
 
 

@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from rekeyd.front import places_in
+from rekeyd.reload.vault import ROOM
+from support.generations import settings_of
+
 FOLDER = Path(__file__).parents[1] / "systemd"
 SERVICES = ("rekeyd.service", "rekeyd@.service")
 SOCKETS = {
     "rekeyd.socket": ("http", 6333),
     "rekeyd-grpc.socket": ("grpc", 6334),
-    "rekeyd-peer.socket": ("peer", 6335),
+    "rekeyd-peer.socket": ("p2p", 6335),
 }
 DRAIN_TIMEOUT = START_WAIT = 30
 FIRST_WITH_NOTIFY_RELOAD = 253
@@ -79,6 +83,9 @@ def with_drop_in(units: Path, name: str) -> Path:
         ("Restart", "on-failure"),
         ("RestartPreventExitStatus", "2"),
         ("KillMode", "mixed"),
+        ("WatchdogSec", "30"),
+        ("FileDescriptorStoreMax", "4"),
+        ("Environment", "FDSTORE=4"),
         ("DynamicUser", "yes"),
         ("RuntimeDirectory", "rekeyd"),
         ("StateDirectory", "rekeyd"),
@@ -135,6 +142,32 @@ def test_each_socket_says_what_it_is_for_and_waits_where_the_setting_has_its_por
         "Service": ["rekeyd.service"],
         "WantedBy": ["sockets.target"],
     }
+
+
+def test_each_socket_is_called_as_the_daemon_calls_the_listener_for_it() -> None:
+    peers = {"enable_tls": True, "upstream": "127.0.0.1:7335", "allowed_peers": ["dns:*.test"]}
+    settings = settings_of(
+        service={"grpc_port": 6334},
+        tls={"ca_cert": "ca.pem"},
+        upstream={"http": "http://127.0.0.1:7333", "grpc": "http://127.0.0.1:7334"},
+        cluster={"p2p": peers},
+    )
+    assert {place.name for place in places_in(settings)} == {called for called, _ in SOCKETS.values()}
+
+
+def test_it_has_room_for_the_former_generation_beside_the_new_one() -> None:
+    for name in SERVICES:
+        room = values(name)["FileDescriptorStoreMax"][0]
+        assert int(room) >= ROOM
+        assert values(name)["Environment"] == [f"FDSTORE={room}"]
+
+
+def test_what_confines_its_writes_is_not_forbidden_by_the_filter() -> None:
+    calls = ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self")
+    for name in SERVICES:
+        allowed, forbidden = values(name)["SystemCallFilter"]
+        assert allowed.split() == ["@system-service", *calls]
+        assert forbidden == "~@privileged @resources"
 
 
 def test_systemd_has_nothing_to_say_against_any_unit(analyze: str, units: Path) -> None:

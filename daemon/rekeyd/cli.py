@@ -74,6 +74,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; the exit status."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
+    chosen.config_given = getattr(chosen, "config", None) is not None
+    chosen.config = chosen.config if chosen.config_given else DEFAULT_FILE
     run: _Command | None = getattr(chosen, "run", None)
     if run is None:
         parser.print_help()
@@ -105,9 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     file = argparse.ArgumentParser(add_help=False)
-    file.add_argument(
-        "-c", "--config", type=Path, default=DEFAULT_FILE, metavar="FILE", help="settings (%(default)s)"
-    )
+    file.add_argument("-c", "--config", type=Path, metavar="FILE", help=f"settings ({DEFAULT_FILE})")
     daemon = argparse.ArgumentParser(add_help=False)
     daemon.add_argument("--socket", type=Path, metavar="PATH", help="admin socket (else as FILE says)")
 
@@ -285,13 +285,19 @@ def _ask(chosen: argparse.Namespace, method: str, target: str) -> dict[str, Any]
         _say(f"{chosen.config}: admin.socket is null, so there is nothing to ask. Give --socket")
         return None
     try:
-        status, answer = ask(path, method, target)
+        status, answer = ask(path, method, target, settings=_file_it_is_to_have(chosen))
     except NoDaemon as error:
         _say(str(error))
         return None
     if status != HTTPStatus.OK:
         _say(f"{path}: {answer.get('error', status)}")
     return answer
+
+
+def _file_it_is_to_have(chosen: argparse.Namespace) -> Path | None:
+    """The settings file of the daemon that is meant; None where `--socket` alone says which one."""
+    file: Path | None = None if chosen.socket and not chosen.config_given else chosen.config
+    return file
 
 
 def _token(chosen: argparse.Namespace) -> int:
@@ -309,7 +315,7 @@ def _token(chosen: argparse.Namespace) -> int:
 
 
 def _keys(chosen: argparse.Namespace) -> int:
-    store = Store.named_in(chosen.config, os.environ, chosen.socket)
+    store = Store.named_in(chosen.config, os.environ, chosen.socket, _file_it_is_to_have(chosen))
     for problem in store.left_out:
         _say(str(problem))
     told = keys_line.run(chosen, store, dt.datetime.now(dt.UTC), _secret_from_stdin)

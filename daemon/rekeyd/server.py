@@ -221,6 +221,7 @@ class Server:
             return
         listener = AdminListener(
             path,
+            settings=self._disk.file,
             reload=self._reloader.reload,
             status=self._status,
             exposition=self._front.exposition,

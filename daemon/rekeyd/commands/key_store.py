@@ -39,9 +39,17 @@ class Store:
     """Where a daemon keeps what outlives it."""
     left_out: tuple[Problem, ...] = ()
     """Why static keys are not among the keys: they are credentials of systemd's that can't be read here."""
+    asked_with: Path | None = None
+    """The settings file that the daemon is to run with; None: whichever."""
 
     @classmethod
-    def named_in(cls, config: Path, environ: Mapping[str, str], socket: Path | None) -> "Store":
+    def named_in(
+        cls,
+        config: Path,
+        environ: Mapping[str, str],
+        socket: Path | None,
+        asked_with: Path | None = None,
+    ) -> "Store":
         """As the settings say; `socket` before theirs. Raises `SettingsError`."""
         try:
             source = read_file(config.absolute()).data
@@ -56,7 +64,7 @@ class Store:
         asked = socket or socket_named_by(settings.admin, environ)
         state = folder_named_by(settings.state, environ)
         left_out = tuple(problem for problem in problems if problem.key.startswith("service."))
-        return cls(parsed, path, asked, state, left_out)
+        return cls(parsed, path, asked, state, left_out, asked_with)
 
     def read(self) -> Keys:
         """All keys, the static ones among them. Raises `SettingsError`."""
@@ -116,7 +124,7 @@ class Store:
         if self.socket is None:
             return True, [f"admin.socket is null, so no daemon was asked: {later}"]
         try:
-            _, answer = ask(self.socket, "POST", "/reload")
+            _, answer = ask(self.socket, "POST", "/reload", settings=self.asked_with)
         except NoDaemon as error:
             return True, [f"{error}: {later}"]
         match answer.get("outcome"):
@@ -140,6 +148,6 @@ class Store:
         if self.socket is None:
             return {}
         try:
-            return ask(self.socket, "GET", "/status")[1]
+            return ask(self.socket, "GET", "/status", settings=self.asked_with)[1]
         except NoDaemon:
             return {}

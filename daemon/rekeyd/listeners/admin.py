@@ -2,7 +2,8 @@
 
 Owns: a unix socket with mode 0660 (who may write to it may ask), and what is served on it: `POST /reload`,
 `GET /status`, `GET /metrics`, and `GET /events`, a stream of server-sent events that are what the log has.
-The answers are what was passed in. A reader of events that is slow misses some, and is told how many; when
+The answers are what was passed in. Who asks may say which settings file the daemon is to have that is meant
+(`SETTINGS`); another one answers 409, reloads nothing, and says which file is its own. A reader of events that is slow misses some, and is told how many; when
 the listener stops, its streams end.
 
 Must not know: the other listeners, what a reload does, and what is counted.
@@ -14,8 +15,10 @@ import json
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote, unquote_to_bytes
 
 import orjson
 import structlog
@@ -26,6 +29,8 @@ from rekeyd.settings import Admin
 from rekeyd.system.unix_socket import Taken, take
 from rekeyd.telemetry.hub import Hub, Subscription, TooManySubscribersError
 
+SETTINGS = "Rekeyd-Settings"
+"""The field of a request with the absolute path of a settings file, percent-encoded."""
 HEARTBEAT = 15.0
 """Seconds without an event after which a stream shows that it lives."""
 _SHUTDOWN = 5.0
@@ -55,7 +60,7 @@ Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
 
 
 class NoDaemon(RekeydError):  # noqa: N818 - it says what is the matter
-    """Nobody answers on the admin socket."""
+    """Nobody answers on the admin socket, or not the daemon that is meant."""
 
 
 def socket_named_by(admin: Admin, environ: Mapping[str, str]) -> Path | None:
@@ -76,16 +81,18 @@ class AdminListener:
         self,
         path: Path,
         *,
+        settings: Path,
         reload: Reload,
         status: Status,
         exposition: Exposition,
         hub: Hub,
         heartbeat: float = HEARTBEAT,
     ) -> None:
+        """`settings` is the file that this daemon runs with."""
         self.path = path
         self._streams = _Streams(hub, heartbeat)
         self._runner = web.AppRunner(
-            _application(reload, status, exposition, self._streams),
+            _application(settings, reload, status, exposition, self._streams),
             access_log=None,
             shutdown_timeout=_SHUTDOWN,
             handle_signals=False,
@@ -107,14 +114,21 @@ class AdminListener:
         await self._runner.cleanup()
 
 
-def ask(path: Path, method: str, target: str, *, timeout: float = 60.0) -> tuple[int, dict[str, Any]]:
+def ask(
+    path: Path, method: str, target: str, *, settings: Path | None = None, timeout: float = 60.0
+) -> tuple[int, dict[str, Any]]:
     """Ask the daemon at `path`: the status and the JSON of its answer. Blocks for at most `timeout` seconds.
 
-    Raises NoDaemon where nobody is there, we may not ask, or no answer of its kind comes.
+    `settings` is the file that it is to run with; None: whichever.
+
+    Raises NoDaemon where nobody is there, we may not ask, or no answer of its kind comes, or another daemon's.
     """
     connection = _UnixConnection(path, timeout)
+    fields = {"Accept": "application/json"}
+    if settings is not None:
+        fields[SETTINGS] = quote(os.fsencode(settings.absolute()))
     try:
-        connection.request(method, target, headers={"Accept": "application/json"})
+        connection.request(method, target, headers=fields)
         response = connection.getresponse()
         answer = json.loads(response.read())
     except PermissionError as error:
@@ -125,7 +139,10 @@ def ask(path: Path, method: str, target: str, *, timeout: float = 60.0) -> tuple
         raise NoDaemon(f"{path}: no daemon answers there ({type(error).__name__})") from error
     finally:
         connection.close()
-    return response.status, answer if isinstance(answer, dict) else {}
+    told = answer if isinstance(answer, dict) else {}
+    if response.status == HTTPStatus.CONFLICT:
+        raise NoDaemon(f"{path}: another daemon answers there ({told.get('settings')})")
+    return response.status, told
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -143,13 +160,17 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _application(
-    reload: Reload, status: Status, exposition: Exposition, streams: "_Streams"
+    settings: Path, reload: Reload, status: Status, exposition: Exposition, streams: "_Streams"
 ) -> web.Application:
-    async def post_reload(_request: web.Request) -> web.Response:
+    async def post_reload(request: web.Request) -> web.Response:
+        if _means_another(request, settings):
+            return _that_is_another(settings)
         told = await reload(trigger="admin")
         return _answer({**told.fields(), "lines": told.lines()})
 
-    async def get_status(_request: web.Request) -> web.Response:
+    async def get_status(request: web.Request) -> web.Response:
+        if _means_another(request, settings):
+            return _that_is_another(settings)
         # In a thread: a hundred thousand keys take a while.
         return await asyncio.to_thread(_answer, await status())
 
@@ -166,6 +187,22 @@ def _application(
     ):
         application.router.add_get(path, handler, allow_head=False)
     return application
+
+
+def _means_another(request: web.Request, own: Path) -> bool:
+    """Whether who asks means a daemon with another settings file, whatever links lead to it."""
+    named = request.headers.get(SETTINGS)
+    try:
+        return named is not None and os.path.realpath(unquote_to_bytes(named)) != os.path.realpath(
+            os.fsencode(own)
+        )
+    except ValueError:  # a NUL
+        return True
+
+
+def _that_is_another(own: Path) -> web.Response:
+    error = f"This daemon runs with {own}"
+    return _answer({"error": error, "settings": str(own)}, HTTPStatus.CONFLICT)
 
 
 class _Streams:

@@ -1,6 +1,6 @@
 """Listening sockets: those that the service manager holds for us, and those that we bind ourselves.
 
-The rules: a socket is known by its name (`http`, `grpc`, `peer`, as `FileDescriptorName=` of a socket unit
+The rules: a socket is known by its name (`http`, `grpc`, `p2p`, as `FileDescriptorName=` of a socket unit
 has it); one that was handed over is used whatever address the settings name, for whoever wrote the unit meant
 it; it must listen for streams of TCP, and there is one for each name. What was handed over stays open in the
 service manager, so that nobody is turned away while we restart. Each lets the kernel hold `NOT_SENT` bytes
