@@ -11,8 +11,9 @@ import pytest
 from aiohttp import ClientSession, UnixConnector
 
 from rekeyd.errors import SettingsError
-from rekeyd.listeners.admin import SETTINGS, AdminListener, NoDaemon, ask, socket_named_by
+from rekeyd.listeners.admin import AdminListener
 from rekeyd.settings import Admin
+from rekeyd.system.admin_client import SETTINGS, NoDaemon, ask, socket_named_by
 from rekeyd.telemetry.hub import MISSED, SUBSCRIBERS, Hub
 from support.waiting import eventually
 

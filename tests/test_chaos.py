@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from conftest import StartDaemon
-from rekeyd.listeners.admin import ask
+from rekeyd.system.admin_client import ask
 from support.crowd import crowd
 from support.daemon import Daemon
 from support.generations import API_KEY

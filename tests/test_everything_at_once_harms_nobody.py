@@ -20,7 +20,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from conftest import StartDaemon
-from rekeyd.listeners.admin import ask
+from rekeyd.system.admin_client import ask
 from support.daemon import Daemon
 from support.generations import API_KEY, Site
 from support.grpc_upstream import channel, echo, grpc_upstream

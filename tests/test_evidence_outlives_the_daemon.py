@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import StartDaemon
-from rekeyd.listeners.admin import ask
+from rekeyd.system.admin_client import ask
 from rekeyd.telemetry.evidence import usage_in
 from support.daemon import Daemon
 from support.generations import API_KEY, Site

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 
 from rekeyd.cli import main
-from rekeyd.listeners.admin import ask
+from rekeyd.system.admin_client import ask
 from support.daemon import Daemon
 from support.generations import API_KEY, Site
 from support.live import Connection, configure, live_site, trusting

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conftest import StartDaemon
-from rekeyd.listeners.admin import ask
+from rekeyd.system.admin_client import ask
 from support.daemon import Daemon
 from support.generations import API_KEY
 from support.live import Connection, live_site, serial_text

@@ -18,11 +18,11 @@ from rekeyd.access.key_words import by_id, last_expiry, may
 from rekeyd.access.keys import Credential
 from rekeyd.access.tokens import TokenRules
 from rekeyd.errors import Problem, SettingsError
-from rekeyd.listeners.admin import socket_named_by
 from rekeyd.reload.contexts import ContextError, serving_of
 from rekeyd.reload.diagnosis import diagnose
 from rekeyd.reload.disk import Disk
 from rekeyd.settings import Admin, Parsed, parse
+from rekeyd.system.admin_client import socket_named_by
 from rekeyd.system.state import check_state
 from rekeyd.telemetry.audit import check_audit
 from rekeyd.telemetry.console import safe

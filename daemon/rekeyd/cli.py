@@ -35,21 +35,19 @@ from rekeyd.confinement import confine
 from rekeyd.demo import Stage, state_directory
 from rekeyd.errors import SettingsError
 from rekeyd.formats.moments import parse_duration
-from rekeyd.listeners.admin import NoDaemon, ask
 from rekeyd.reload.current import Current
 from rekeyd.reload.disk import Disk
 from rekeyd.reload.outcome import Result
 from rekeyd.reload.starting import settings_to_start_with
 from rekeyd.reload.vault import Vault, is_kept
-from rekeyd.server import Server
 from rekeyd.system import process
+from rekeyd.system.admin_client import NoDaemon, ask
 from rekeyd.system.sockets import descriptors_handed_over, sockets_of
 from rekeyd.telemetry import console
 from rekeyd.telemetry.audit import open_audit
 from rekeyd.telemetry.journal import event_of
 from rekeyd.telemetry.logs import configure, open_log
 from rekeyd.telemetry.status import status_lines
-from rekeyd.workers.worker import work
 
 _Command = Callable[[argparse.Namespace], int]
 
@@ -140,7 +138,13 @@ def _add_check(check: argparse.ArgumentParser) -> None:
 def _add_worker(worker: argparse.ArgumentParser) -> None:
     """Not for people: the daemon starts it, once for each of its workers."""
     worker.add_argument("descriptor", type=int)
-    worker.set_defaults(run=lambda chosen: work(chosen.descriptor))
+    worker.set_defaults(run=_work)
+
+
+def _work(chosen: argparse.Namespace) -> int:
+    from rekeyd.workers.worker import work  # noqa: PLC0415 - likewise
+
+    return work(chosen.descriptor)
 
 
 def _add_token(token: argparse.ArgumentParser) -> None:
@@ -187,6 +191,8 @@ def _demo(chosen: argparse.Namespace) -> int:
 
 
 def _run_server(file: Path, stage: Stage | None = None) -> int:
+    from rekeyd.server import Server  # noqa: PLC0415 - half a second that no other command need take
+
     process.settle()
     handed = descriptors_handed_over(os.environ, os.getpid())
     vault = Vault({name: number for name, number in handed if is_kept(name)}, os.environ)
@@ -209,7 +215,7 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
         server = Server(disk, settings, current, logs, sockets, vault)
         if stage is None:
             return await server.run()
-        act = asyncio.create_task(_perform(stage, server))
+        act = asyncio.create_task(_perform(stage, server.started))
         try:
             return await server.run()
         finally:
@@ -224,9 +230,9 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
         logs.close()
 
 
-async def _perform(stage: Stage, server: Server) -> None:
+async def _perform(stage: Stage, started: asyncio.Future[int]) -> None:
     """The demo's part: tell what to try, then change certificates until the end."""
-    port = await server.started
+    port = await started
     sys.stderr.write(stage.hints(port))
     sys.stderr.flush()
     await stage.keep_rotating()

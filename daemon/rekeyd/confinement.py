@@ -16,9 +16,9 @@ from pathlib import Path
 
 import structlog
 
-from rekeyd.listeners.admin import socket_named_by
 from rekeyd.settings import Settings
 from rekeyd.system import landlock
+from rekeyd.system.admin_client import socket_named_by
 from rekeyd.system.state import folder_named_by
 
 log = structlog.get_logger()

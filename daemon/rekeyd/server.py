@@ -17,7 +17,7 @@ from rekeyd import __version__
 from rekeyd.condition import Condition
 from rekeyd.errors import RekeydError
 from rekeyd.front import Front, build
-from rekeyd.listeners.admin import AdminListener, socket_named_by
+from rekeyd.listeners.admin import AdminListener
 from rekeyd.listeners.metrics import MetricsListener
 from rekeyd.reload import diagnosis
 from rekeyd.reload.current import Current, Serving
@@ -32,6 +32,7 @@ from rekeyd.reload.triggers import Watch, run_timer
 from rekeyd.reload.vault import Restored, Vault
 from rekeyd.settings import Settings
 from rekeyd.system import process, systemd
+from rekeyd.system.admin_client import socket_named_by
 from rekeyd.system.sockets import Sockets
 from rekeyd.system.unix_socket import can_be_made
 from rekeyd.system.watchdog import Watchdog, interval_in

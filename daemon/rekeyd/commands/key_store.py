@@ -14,12 +14,12 @@ from pathlib import Path
 from rekeyd.access.key_file import is_json
 from rekeyd.commands.key_edits import NEW_JSON, NEW_YAML, Edit, edited
 from rekeyd.errors import Problem, SettingsError
-from rekeyd.listeners.admin import NoDaemon, ask, socket_named_by
 from rekeyd.reload.credentials import read_credentials, unreadable
 from rekeyd.reload.files import LARGEST_KEY_FILE, File, UnreadableError, read_file
 from rekeyd.reload.keyring import Keys, keys_of
 from rekeyd.reload.named import KEY_FILE, PEPPER
 from rekeyd.settings import Parsed, parse
+from rekeyd.system.admin_client import NoDaemon, ask, socket_named_by
 from rekeyd.system.replacing import locked, real, replace_file
 from rekeyd.system.state import folder_named_by
 from rekeyd.telemetry.evidence import LARGEST, NewerUsageError, NotUsageError, Usage, usage_in

@@ -3,34 +3,28 @@
 Owns: a unix socket with mode 0660 (who may write to it may ask), and what is served on it: `POST /reload`,
 `GET /status`, `GET /metrics`, and `GET /events`, a stream of server-sent events that are what the log has.
 The answers are what was passed in. Who asks may say which settings file the daemon is to have that is meant
-(`SETTINGS`); another one answers 409, reloads nothing, and says which file is its own. A reader of events that is slow misses some, and is told how many; when
-the listener stops, its streams end.
+(`SETTINGS`): one that has another answers 409, does nothing, and says which file is its own. A reader of
+events that is slow misses some, and is told how many; when the listener stops, its streams end.
 
 Must not know: the other listeners, what a reload does, and what is counted.
 """
 
 import asyncio
-import http.client
-import json
 import os
-import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 import orjson
 import structlog
 from aiohttp import web
 
-from rekeyd.errors import RekeydError
-from rekeyd.settings import Admin
+from rekeyd.system.admin_client import SETTINGS
 from rekeyd.system.unix_socket import Taken, take
 from rekeyd.telemetry.hub import Hub, Subscription, TooManySubscribersError
 
-SETTINGS = "Rekeyd-Settings"
-"""The field of a request with the absolute path of a settings file, percent-encoded."""
 HEARTBEAT = 15.0
 """Seconds without an event after which a stream shows that it lives."""
 _SHUTDOWN = 5.0
@@ -57,21 +51,6 @@ class Reload(Protocol):
 Status = Callable[[], Awaitable[Mapping[str, Any]]]
 Exposition = Callable[[str], Awaitable[tuple[bytes, str]]]
 """The field `Accept` to a body and its content type."""
-
-
-class NoDaemon(RekeydError):  # noqa: N818 - it says what is the matter
-    """Nobody answers on the admin socket, or not the daemon that is meant."""
-
-
-def socket_named_by(admin: Admin, environ: Mapping[str, str]) -> Path | None:
-    """Where the settings, and for the default the environment, put it; None: off.
-
-    Of the folders that systemd may name in `$RUNTIME_DIRECTORY` (systemd.exec(5)) the first is ours.
-    """
-    given = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
-    if admin.socket is None or not (admin.socket_is_default and given.startswith("/")):
-        return admin.socket
-    return Path(given) / admin.socket.name
 
 
 class AdminListener:
@@ -112,48 +91,6 @@ class AdminListener:
             self._taken = None
         await self._streams.end()
         await self._runner.cleanup()
-
-
-def ask(
-    path: Path, method: str, target: str, *, settings: Path | None = None, timeout: float = 60.0
-) -> tuple[int, dict[str, Any]]:
-    """Ask the daemon at `path`: the status and the JSON of its answer. Blocks for at most `timeout` seconds.
-
-    `settings` is the file that it is to run with; None: whichever.
-
-    Raises NoDaemon where nobody is there, we may not ask, or no answer of its kind comes, or another daemon's.
-    """
-    connection = _UnixConnection(path, timeout)
-    fields = {"Accept": "application/json"}
-    if settings is not None:
-        fields[SETTINGS] = quote(os.fsencode(settings.absolute()))
-    try:
-        connection.request(method, target, headers=fields)
-        response = connection.getresponse()
-        answer = json.loads(response.read())
-    except PermissionError as error:
-        raise NoDaemon(f"{path}: this user may not write to the socket") from error
-    except TimeoutError as error:
-        raise NoDaemon(f"{path}: no answer within {timeout:g} seconds") from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise NoDaemon(f"{path}: no daemon answers there ({type(error).__name__})") from error
-    finally:
-        connection.close()
-    told = answer if isinstance(answer, dict) else {}
-    if response.status == HTTPStatus.CONFLICT:
-        raise NoDaemon(f"{path}: another daemon answers there ({told.get('settings')})")
-    return response.status, told
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float) -> None:
-        super().__init__("rekeyd", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(os.fspath(self._path))
 
 
 # What is served
