@@ -45,6 +45,7 @@ NSPAWN = (
     *("--volatile=overlay", "--private-network"),
     "--tmpfs=/etc/systemd/system",  # what this machine's administrator enabled is not started
     *("--capability=CAP_BPF", "--system-call-filter=bpf"),  # IPAddressDeny= is a program in the kernel
+    "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
 )
 # In a mount namespace of its own: nspawn gives its guest the cgroup hierarchy that it finds, which has to be
 # v2, and does not boot `/` under that name. The end of standard input is the end of all, however it comes.

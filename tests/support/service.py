@@ -9,6 +9,7 @@ async with service.connection() as client:
 import contextlib
 import json
 import os
+import signal
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from support.daemon import Event
 from support.generations import Site
+from support.installation import CHECKOUT
 from support.live import Connection
 from support.machine import Machine
 from support.pki import Leaf
@@ -25,6 +27,7 @@ from support.waiting import eventually
 FOLDER = "/etc/rekeyd"
 GROUP = "rekeyd"
 UNITS = "/etc/systemd/system"
+DROP_INS = CHECKOUT / "systemd" / "drop-ins"
 SLOW = 20.0
 """Seconds that a machine with other work may need for what takes one."""
 
@@ -81,11 +84,11 @@ class Service:
     async def systemctl(self, verb: str, *options: str, check: bool = True) -> CompletedProcess[str]:
         return await self.machine.ran("systemctl", *options, verb, self.name, check=check)
 
-    async def drop_in(self, source: Path) -> None:
-        """Install a drop-in, as its first lines say."""
+    async def drop_in(self, name: str, text: str | None = None) -> None:
+        """Install a drop-in as its first lines say: one of ours, or this `text`."""
         folder = self.machine.path(f"{UNITS}/{self.name}.d")
         folder.mkdir(exist_ok=True)
-        (folder / source.name).write_bytes(source.read_bytes())
+        (folder / name).write_text((DROP_INS / name).read_text() if text is None else text)
         await self.machine.ran("systemctl", "daemon-reload")
 
     def now(self, name: str) -> str:
@@ -103,13 +106,17 @@ class Service:
         """Of its main process, as the machine has it."""
         return int(self.now("MainPID"))
 
-    @property
-    def listens(self) -> bool:
-        try:
-            self.machine.connected(self.site.port).close()
-        except ConnectionRefusedError:
-            return False
-        return True
+    async def is_back(self, before: int) -> None:
+        """Wait until it is active with another main process than `before`."""
+
+        def back() -> bool:
+            return self.pid not in {0, before} and self.now("ActiveState") == "active"
+
+        await eventually(back, timeout=SLOW, what=f"{self.name} to come back")
+
+    async def kill(self, number: signal.Signals, pid: int | None = None) -> None:
+        """Send a signal to a process of it, else to its main one."""
+        await self.machine.ran("kill", f"-{number}", str(pid or self.pid))
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -127,6 +134,11 @@ class Service:
         self.machine.run("journalctl", "--sync")
         since = f"--after-cursor={self._cursor}"
         return self.machine.run("journalctl", "--output=cat", f"--unit={self.name}", since).stdout
+
+    async def event(self, name: str) -> Event:
+        """The only one of that name, once it is told: the log follows what happens at a small distance."""
+        (event,) = await eventually(lambda: self.events(name), timeout=SLOW, what=name)
+        return event
 
     def events(self, name: str) -> list[Event]:
         """What it logged under that name."""

@@ -2,9 +2,12 @@
 
 import asyncio
 
+import pytest
+
 from support.generations import API_KEY
 from support.live import HeldUpstream, upstream
 from support.machine import Machine
+from support.processes import kernel_has_landlock
 from support.service import Service
 from support.waiting import eventually
 
@@ -28,8 +31,7 @@ async def test_it_is_active_when_it_serves_and_says_what(service: Service) -> No
         assert (await client.ask()).status == 200
     assert service.now("ActiveState") == "active"
     assert service.now("StatusText").startswith("generation 1, certificate until ")
-    (started,) = service.events("daemon.started")
-    assert started["admin"] == "/run/rekeyd/admin.sock"
+    assert (await service.event("daemon.started"))["admin"] == "/run/rekeyd/admin.sock"
 
 
 async def test_its_commands_find_it(service: Service, machine: Machine) -> None:
@@ -84,6 +86,14 @@ async def in_its_place(service: Service, script: str) -> str:
     enter = ("nsenter", "--target", str(service.pid), "--mount", "--wd")
     drop = ("setpriv", f"--reuid={user}", f"--regid={service.now('GID')}", "--clear-groups")
     return (await service.machine.ran(*enter, *drop, "sh", "-c", f"{script}; true")).stdout
+
+
+@pytest.mark.skipif(not kernel_has_landlock(), reason="this kernel has no Landlock (ABI 3)")
+async def test_it_confines_its_own_writes(service: Service) -> None:
+    service.site.configure(logging={"level": "debug"})
+    await service.systemctl("start")
+
+    assert (await service.event("process.confined"))["writes"] is True
 
 
 async def test_it_holds_no_privilege(service: Service) -> None:

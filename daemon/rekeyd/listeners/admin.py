@@ -3,8 +3,8 @@
 Owns: a unix socket with mode 0660 (who may write to it may ask), and what is served on it: `POST /reload`,
 `GET /status`, `GET /metrics`, and `GET /events`, a stream of server-sent events that are what the log has.
 The answers are what was passed in. Who asks may say which settings file the daemon is to have that is meant
-(`SETTINGS`); another one answers 409, reloads nothing, and says which file is its own. A reader of events that is slow misses some, and is told how many; when
-the listener stops, its streams end.
+(`SETTINGS`): one that has another answers 409, does nothing, and says which file is its own. A reader of
+events that is slow misses some, and is told how many; when the listener stops, its streams end.
 
 Must not know: the other listeners, what a reload does, and what is counted.
 """
@@ -121,7 +121,7 @@ def ask(
 
     `settings` is the file that it is to run with; None: whichever.
 
-    Raises NoDaemon where nobody is there, we may not ask, or no answer of its kind comes, or another daemon's.
+    Raises NoDaemon where nobody is there, we may not ask, no answer of its kind comes, or another's does.
     """
     connection = _UnixConnection(path, timeout)
     fields = {"Accept": "application/json"}
