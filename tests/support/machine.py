@@ -27,6 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 BOOT = 30.0
 """Seconds within which it boots (it takes half a one), or never does."""
 PATIENCE = 50.0
@@ -62,6 +64,10 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --bind / "$root"
 exec 4>&- systemd-nspawn --directory="$root" "$@" -- systemd.unit=basic.target
 """
+
+OLDER, NEWER = "this machine's systemd", "a newer systemd"
+ON_THE_OLDER = pytest.mark.parametrize("machine", [OLDER], indirect=True, scope="session")
+"""For tests that say more of rekeyd than of systemd: once is enough."""
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from support.live import upstream
-from support.machine import Machine
+from support.machine import ON_THE_OLDER, Machine
 from support.service import Service
 
 SOCKETS = ("rekeyd.socket", "rekeyd-grpc.socket", "rekeyd-peer.socket")
@@ -69,6 +69,7 @@ async def test_every_connection_is_made_and_answered_while_the_service_is_restar
     assert not service.events("daemon.cut")
 
 
+@ON_THE_OLDER
 async def test_who_comes_first_starts_the_service(service: Service, machine: Machine) -> None:
     await machine.ran("systemctl", "start", "rekeyd.socket")
     assert service.now("ActiveState") == "inactive"
@@ -79,6 +80,7 @@ async def test_who_comes_first_starts_the_service(service: Service, machine: Mac
     assert service.now("ActiveState") == "active"
 
 
+@ON_THE_OLDER
 async def test_each_socket_unit_is_taken_for_the_listener_that_it_is_for(
     service: Service, machine: Machine
 ) -> None:

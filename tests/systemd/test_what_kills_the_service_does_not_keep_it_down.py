@@ -4,7 +4,7 @@ import json
 import signal
 import socket
 
-from support.machine import Machine
+from support.machine import ON_THE_OLDER, Machine
 from support.pki import replace_file, write_torn
 from support.service import SLOW, Service
 from support.waiting import eventually
@@ -58,6 +58,7 @@ async def test_what_is_stuck_is_ended_by_the_watchdog_and_returns(service: Servi
         assert (await client.ask()).status == 200
 
 
+@ON_THE_OLDER
 async def test_workers_are_replaced_and_none_outlives_the_service(service: Service, machine: Machine) -> None:
     service.site.configure(service={"workers": 2})
     await service.systemctl("start")
@@ -90,6 +91,7 @@ async def workers(machine: Machine) -> list[int]:
     return [each["pid"] for each in status["workers"]]
 
 
+@ON_THE_OLDER
 async def test_wrong_settings_are_not_tried_again(service: Service) -> None:
     service.site.configure(tls={"strat_wait": 1})
 
@@ -105,6 +107,7 @@ async def test_wrong_settings_are_not_tried_again(service: Service) -> None:
     await service.systemctl("start")
 
 
+@ON_THE_OLDER
 async def test_a_start_in_the_middle_of_a_renewal_waits_for_its_end(service: Service) -> None:
     leaf = service.site.authority.issue()
     whole = service.site.cert.read_bytes()
@@ -119,6 +122,7 @@ async def test_a_start_in_the_middle_of_a_renewal_waits_for_its_end(service: Ser
     assert await service.serial() == service.site.leaf.serial
 
 
+@ON_THE_OLDER
 async def test_what_stops_it_for_a_while_is_tried_until_it_is_over(
     service: Service, machine: Machine
 ) -> None:
