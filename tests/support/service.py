@@ -28,6 +28,8 @@ FOLDER = "/etc/rekeyd"
 GROUP = "rekeyd"
 UNITS = "/etc/systemd/system"
 DROP_INS = CHECKOUT / "systemd" / "drop-ins"
+OURS = "REKEYD_"
+"""How the names of fields begin, in an entry of the journal."""
 SLOW = 20.0
 """Seconds that a machine with other work may need for what takes one."""
 
@@ -130,10 +132,17 @@ class Service:
             return client.serial
 
     def told(self) -> str:
-        """All that it wrote to the journal."""
+        """All that the journal has of it, for people."""
+        return self._journal("--output=cat")
+
+    def entries(self, *matches: str) -> list[Event]:
+        """All entries that have these fields (`EVENT=auth.denied`), as `journalctl -o json` writes them."""
+        return [json.loads(line) for line in self._journal("--output=json", "--all", *matches).splitlines()]
+
+    def _journal(self, *options: str) -> str:
         self.machine.run("journalctl", "--sync")
         since = f"--after-cursor={self._cursor}"
-        return self.machine.run("journalctl", "--output=cat", f"--unit={self.name}", since).stdout
+        return self.machine.run("journalctl", f"--unit={self.name}", since, *options).stdout
 
     async def event(self, name: str) -> Event:
         """The only one of that name, once it is told: the log follows what happens at a small distance."""
@@ -141,6 +150,25 @@ class Service:
         return event
 
     def events(self, name: str) -> list[Event]:
-        """What it logged under that name."""
-        lines = [json.loads(line) for line in self.told().splitlines() if line.startswith("{")]
-        return [event for event in lines if event["event"] == name]
+        """What it logged under that name, as lines of JSON or as entries with fields."""
+        events = map(_event_of, self.entries())
+        return [event for event in events if event is not None and event["event"] == name]
+
+
+def _event_of(entry: Event) -> Event | None:
+    message = entry.get("MESSAGE")
+    if isinstance(message, str) and message.startswith("{"):
+        return dict(json.loads(message))
+    if "EVENT" not in entry:
+        return None
+    fields = {name: value for name, value in entry.items() if name in {"EVENT", "GENERATION"}}
+    fields |= {name.removeprefix(OURS): value for name, value in entry.items() if name.startswith(OURS)}
+    return {name.lower(): _value_of(value) for name, value in fields.items()}
+
+
+def _value_of(value: Any) -> Any:
+    """What is no text is JSON."""
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        return value

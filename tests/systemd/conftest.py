@@ -5,6 +5,7 @@ which boots each machine once. Where they are spread all the same, one process i
 boots its own. What says little of systemd is tried under the older one alone (`ON_THE_OLDER`).
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ def service(machine: Machine, ledger: Ledger) -> Iterator[Service]:
     yield service
     machine.run("systemctl", "stop", "rekeyd*")
     machine.run("systemctl", "reset-failed")
-    ledger.transcript("journal").write_text(service.told())
+    ledger.transcript("journal").write_text(json.dumps(service.entries()))
     for path in (*machine.path(FOLDER).iterdir(), *machine.path(UNITS).iterdir()):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     machine.run("systemctl", "daemon-reload")
