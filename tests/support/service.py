@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,8 @@ class Service:
         self.machine = machine
         self.site = site
         self.name = name
-        told = machine.run("journalctl", "--lines=0", "--show-cursor").stdout
-        self._cursor = told.rpartition("cursor: ")[2].strip()
+        # No cursor: up to systemd 252 the first entry after it that matches is left out.
+        self._since = f"--since=@{time.time():.6f}"
 
     async def systemctl(self, verb: str, *options: str, check: bool = True) -> CompletedProcess[str]:
         return await self.machine.ran("systemctl", *options, verb, self.name, check=check)
@@ -139,10 +140,13 @@ class Service:
         """All entries that have these fields (`EVENT=auth.denied`), as `journalctl -o json` writes them."""
         return [json.loads(line) for line in self._journal("--output=json", "--all", *matches).splitlines()]
 
+    async def asked_for(self, *matches: str) -> list[Event]:
+        """The same, once there is one."""
+        return await eventually(lambda: self.entries(*matches), timeout=SLOW, what=" ".join(matches))
+
     def _journal(self, *options: str) -> str:
         self.machine.run("journalctl", "--sync")
-        since = f"--after-cursor={self._cursor}"
-        return self.machine.run("journalctl", f"--unit={self.name}", since, *options).stdout
+        return self.machine.run("journalctl", f"--unit={self.name}", self._since, *options).stdout
 
     async def event(self, name: str) -> Event:
         """The only one of that name, once it is told: the log follows what happens at a small distance."""

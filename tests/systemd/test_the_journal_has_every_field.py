@@ -22,9 +22,8 @@ async def test_a_denial_is_found_by_its_event_and_by_whose_key_it_was(service: S
         assert (await client.ask(key=READER)).status == 200
         assert (await client.ask("/collections/x", method="DELETE", key=READER)).status == 403
         assert (await client.ask("/collections/x", method="DELETE", key=API_KEY)).status == 200
-    await service.event("auth.denied")
 
-    (denied,) = service.entries("EVENT=auth.denied", "REKEYD_KEY_ID=read_only_api_key")
+    (denied,) = await service.asked_for("EVENT=auth.denied", "REKEYD_KEY_ID=read_only_api_key")
 
     assert denied["GENERATION"] == "1"
     assert denied["REKEYD_METHOD"] == "DELETE"
@@ -40,7 +39,7 @@ async def test_a_refused_reload_is_found_by_its_message_id(service: Service) -> 
     write_torn(service.site.cert, service.site.leaf.chain_pem)
     await service.systemctl("reload", check=False)
 
-    (refused,) = service.entries(f"MESSAGE_ID={REFUSED}")
+    (refused,) = await service.asked_for(f"MESSAGE_ID={REFUSED}")
 
     assert refused["EVENT"] == "reload.refused"
     assert "truncated_pem" in refused["REKEYD_FINDINGS"]
