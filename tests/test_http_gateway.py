@@ -4,6 +4,7 @@ import asyncio
 import gc
 import gzip
 import json
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from rekeyd.access.keys import Credential, KeyRing
 from rekeyd.access.rights import Limits, Right
+from rekeyd.listeners.http.protocol import GatewayProtocol
 from support.gateway import API_KEY, READ_KEY, Scene, stage
 from support.waiting import eventually
 from support.wire import END_OF_HEAD, Link, answering, connect, ok, request
@@ -681,6 +683,35 @@ async def test_a_drain_does_not_wait_for_newcomers_that_say_nothing(tmp_path: Pa
         async with asyncio.timeout(3):
             assert await scene.gateway.drain(30) == 0
         await client.closed()
+
+
+async def test_who_comes_in_while_the_last_one_leaves_a_drain_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage(tmp_path, answering(ok())) as scene:
+        first = await scene.client()
+        await eventually(lambda: scene.door.connections == 1)
+        ours, theirs = socket.socketpair()
+        serving, server = scene.current.serving, scene.gateway._server
+        assert serving is not None
+        wire, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, theirs)
+        late, went = scene.gateway.protocol(serving), server.went
+        scene.door._connections += 1
+
+        def went_as_another_comes(protocol: GatewayProtocol) -> None:
+            went(protocol)
+            if protocol is not late:
+                wire.set_protocol(late)
+                late.connection_made(wire)
+
+        monkeypatch.setattr(server, "went", went_as_another_comes)
+        drain = asyncio.create_task(scene.gateway.drain(5))
+        reader, writer = await asyncio.open_connection(sock=ours)
+        await first.closed()
+        writer.write(request(key=API_KEY))
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        assert await drain == 0
 
 
 async def test_a_drain_cuts_off_what_does_not_end_in_time_and_every_request_has_its_line(

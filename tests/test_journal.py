@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rekeyd.access.verdict import Reason
 from rekeyd.telemetry.journal import MESSAGE_IDS, entry, event_of
 
 DENIED = {
@@ -85,6 +86,11 @@ def test_an_event_comes_back_the_same() -> None:
     event = {**DENIED, "parts": {"keys": {"added": ["a", "b"]}}, "tls": None, "path": "/a\nb"}
     back = event_of(told_by_journalctl(event))
     assert back == {key: value for key, value in event.items() if value is not None}
+
+
+def test_what_is_one_of_an_enumeration_is_told_as_its_text() -> None:
+    fields = dict(fields_of(entry({**DENIED, "reason": Reason.RIGHT_TOO_SMALL})))
+    assert fields["REKEYD_REASON"] == b"right_too_small"
 
 
 @pytest.mark.parametrize("subject", ["1.10", "1e3", "true", "12345678901234567890123", '{"a":1}'])

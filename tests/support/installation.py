@@ -50,8 +50,9 @@ def install(root: Path) -> None:
     local = root / "usr" / "local"
     venv = local / "lib" / "rekeyd"
     units = local / "lib" / "systemd" / "system"
-    _ran(_python_for_services(), "-m", "venv", venv)
-    _ran(venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", CHECKOUT)
+    _ran(_python_for_services(), "-m", "venv", "--without-pip", venv)
+    pip = (sys.executable, "-m", "pip", "--python", venv / "bin" / "python", "--disable-pip-version-check")
+    _ran(*pip, "install", "--quiet", CHECKOUT)
     (local / "bin").mkdir()
     command = (venv / "bin" / "rekeyd").read_text().splitlines()
     (local / "bin" / "rekeyd").write_text("\n".join(["#!/usr/local/lib/rekeyd/bin/python", *command[1:], ""]))
@@ -73,7 +74,7 @@ def _python_for_services() -> Path:
 
 
 def _is_new_enough(python: Path) -> bool:
-    code = f"import ensurepip, sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
+    code = f"import venv, sys; sys.exit(sys.version_info < {OLDEST_PYTHON})"
     try:
         return subprocess.run([python, "-c", code], stderr=subprocess.DEVNULL, check=False).returncode == 0
     except OSError:

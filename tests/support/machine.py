@@ -27,6 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import pytest
+
 BOOT = 30.0
 """Seconds within which it boots (it takes half a one), or never does."""
 PATIENCE = 50.0
@@ -45,6 +47,7 @@ NSPAWN = (
     *("--volatile=overlay", "--private-network"),
     "--tmpfs=/etc/systemd/system",  # what this machine's administrator enabled is not started
     *("--capability=CAP_BPF", "--system-call-filter=bpf"),  # IPAddressDeny= is a program in the kernel
+    "--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
 )
 # In a mount namespace of its own: nspawn gives its guest the cgroup hierarchy that it finds, which has to be
 # v2, and does not boot `/` under that name. The end of standard input is the end of all, however it comes.
@@ -61,6 +64,10 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --bind / "$root"
 exec 4>&- systemd-nspawn --directory="$root" "$@" -- systemd.unit=basic.target
 """
+
+OLDER, NEWER = "this machine's systemd", "a newer systemd"
+ON_THE_OLDER = pytest.mark.parametrize("machine", [OLDER], indirect=True, scope="session")
+"""For tests that say more of rekeyd than of systemd: once is enough."""
 
 T = TypeVar("T")
 

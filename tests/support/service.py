@@ -9,6 +9,8 @@ async with service.connection() as client:
 import contextlib
 import json
 import os
+import signal
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 from support.daemon import Event
 from support.generations import Site
+from support.installation import CHECKOUT
 from support.live import Connection
 from support.machine import Machine
 from support.pki import Leaf
@@ -25,6 +28,9 @@ from support.waiting import eventually
 FOLDER = "/etc/rekeyd"
 GROUP = "rekeyd"
 UNITS = "/etc/systemd/system"
+DROP_INS = CHECKOUT / "systemd" / "drop-ins"
+OURS = "REKEYD_"
+"""How the names of fields begin, in an entry of the journal."""
 SLOW = 20.0
 """Seconds that a machine with other work may need for what takes one."""
 
@@ -75,17 +81,17 @@ class Service:
         self.machine = machine
         self.site = site
         self.name = name
-        told = machine.run("journalctl", "--lines=0", "--show-cursor").stdout
-        self._cursor = told.rpartition("cursor: ")[2].strip()
+        # No cursor: up to systemd 252 the first entry after it that matches is left out.
+        self._since = f"--since=@{time.time():.6f}"
 
     async def systemctl(self, verb: str, *options: str, check: bool = True) -> CompletedProcess[str]:
         return await self.machine.ran("systemctl", *options, verb, self.name, check=check)
 
-    async def drop_in(self, source: Path) -> None:
-        """Install a drop-in, as its first lines say."""
+    async def drop_in(self, name: str, text: str | None = None) -> None:
+        """Install a drop-in as its first lines say: one of ours, or this `text`."""
         folder = self.machine.path(f"{UNITS}/{self.name}.d")
         folder.mkdir(exist_ok=True)
-        (folder / source.name).write_bytes(source.read_bytes())
+        (folder / name).write_text((DROP_INS / name).read_text() if text is None else text)
         await self.machine.ran("systemctl", "daemon-reload")
 
     def now(self, name: str) -> str:
@@ -103,13 +109,17 @@ class Service:
         """Of its main process, as the machine has it."""
         return int(self.now("MainPID"))
 
-    @property
-    def listens(self) -> bool:
-        try:
-            self.machine.connected(self.site.port).close()
-        except ConnectionRefusedError:
-            return False
-        return True
+    async def is_back(self, before: int) -> None:
+        """Wait until it is active with another main process than `before`."""
+
+        def back() -> bool:
+            return self.pid not in {0, before} and self.now("ActiveState") == "active"
+
+        await eventually(back, timeout=SLOW, what=f"{self.name} to come back")
+
+    async def kill(self, number: signal.Signals, pid: int | None = None) -> None:
+        """Send a signal to a process of it, else to its main one."""
+        await self.machine.ran("kill", f"-{number}", str(pid or self.pid))
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -123,12 +133,46 @@ class Service:
             return client.serial
 
     def told(self) -> str:
-        """All that it wrote to the journal."""
+        """All that the journal has of it, for people."""
+        return self._journal("--output=cat")
+
+    def entries(self, *matches: str) -> list[Event]:
+        """All entries that have these fields (`EVENT=auth.denied`), as `journalctl -o json` writes them."""
+        return [json.loads(line) for line in self._journal("--output=json", "--all", *matches).splitlines()]
+
+    async def asked_for(self, *matches: str) -> list[Event]:
+        """The same, once there is one."""
+        return await eventually(lambda: self.entries(*matches), timeout=SLOW, what=" ".join(matches))
+
+    def _journal(self, *options: str) -> str:
         self.machine.run("journalctl", "--sync")
-        since = f"--after-cursor={self._cursor}"
-        return self.machine.run("journalctl", "--output=cat", f"--unit={self.name}", since).stdout
+        return self.machine.run("journalctl", f"--unit={self.name}", self._since, *options).stdout
+
+    async def event(self, name: str) -> Event:
+        """The only one of that name, once it is told: the log follows what happens at a small distance."""
+        (event,) = await eventually(lambda: self.events(name), timeout=SLOW, what=name)
+        return event
 
     def events(self, name: str) -> list[Event]:
-        """What it logged under that name."""
-        lines = [json.loads(line) for line in self.told().splitlines() if line.startswith("{")]
-        return [event for event in lines if event["event"] == name]
+        """What it logged under that name, as lines of JSON or as entries with fields."""
+        events = map(_event_of, self.entries())
+        return [event for event in events if event is not None and event["event"] == name]
+
+
+def _event_of(entry: Event) -> Event | None:
+    message = entry.get("MESSAGE")
+    if isinstance(message, str) and message.startswith("{"):
+        return dict(json.loads(message))
+    if "EVENT" not in entry:
+        return None
+    fields = {name: value for name, value in entry.items() if name in {"EVENT", "GENERATION"}}
+    fields |= {name.removeprefix(OURS): value for name, value in entry.items() if name.startswith(OURS)}
+    return {name.lower(): _value_of(value) for name, value in fields.items()}
+
+
+def _value_of(value: Any) -> Any:
+    """What is no text is JSON."""
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        return value

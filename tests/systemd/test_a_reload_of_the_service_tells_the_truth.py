@@ -1,14 +1,11 @@
 """`systemctl reload` waits for the outcome, and fails where what lies on the disk is refused."""
 
-from pathlib import Path
-
 import pytest
 
 from support.machine import Machine
 from support.pki import write_torn
 from support.service import Service
 
-DROP_INS = Path(__file__).parents[2] / "systemd" / "drop-ins"
 AT_ONCE = 20
 RELOAD = "systemctl reload rekeyd"
 ALL_SUCCEED = "for job in $(jobs -p); do wait $job || exit 1; done"
@@ -60,7 +57,7 @@ async def test_twenty_reloads_at_once_all_succeed(service: Service, machine: Mac
 async def test_the_drop_in_lets_a_newer_systemd_wait_by_itself(service: Service, machine: Machine) -> None:
     if machine.systemd < FIRST_WITH_NOTIFY_RELOAD:
         pytest.skip(f"systemd {machine.systemd} has no Type=notify-reload")
-    await service.drop_in(DROP_INS / "notify-reload.conf")
+    await service.drop_in("notify-reload.conf")
     await service.systemctl("start")
     assert service.now("Type") == "notify-reload"
 

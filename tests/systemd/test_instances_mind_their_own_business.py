@@ -2,8 +2,9 @@
 
 import pytest
 
-from support.machine import Machine
-from support.service import ServedSite, Service
+from rekeyd.cli import NO_DAEMON
+from support.machine import ON_THE_OLDER, Machine
+from support.service import FOLDER, ServedSite, Service
 
 
 @pytest.fixture
@@ -16,10 +17,17 @@ def instances(machine: Machine, service: Service) -> tuple[Service, Service]:
     return one, other
 
 
-async def test_a_reload_and_a_stop_are_one_instances_alone(instances: tuple[Service, Service]) -> None:
+async def test_each_has_a_user_and_folders_of_its_own_and_is_reloaded_and_stopped_alone(
+    instances: tuple[Service, Service], machine: Machine
+) -> None:
     one, other = instances
     for each in instances:
         await each.systemctl("start")
+    assert one.now("UID") != other.now("UID")
+    for each, name in zip(instances, ("one", "other"), strict=True):
+        assert machine.path(f"/run/rekeyd-{name}/admin.sock").is_socket()
+        state = machine.path(f"/var/lib/private/rekeyd-{name}").stat()
+        assert (str(state.st_uid), state.st_mode & 0o777) == (each.now("UID"), 0o700)
     first, second = one.site.leaf, other.site.leaf
 
     renewed = one.site.rotate()
@@ -34,15 +42,20 @@ async def test_a_reload_and_a_stop_are_one_instances_alone(instances: tuple[Serv
     assert await other.serial() == other.site.leaf.serial
 
 
-async def test_each_has_a_user_and_folders_of_its_own(
+@ON_THE_OLDER
+async def test_a_command_for_one_is_not_answered_by_another(
     instances: tuple[Service, Service], machine: Machine
 ) -> None:
-    one, other = instances
-    for each in instances:
-        await each.systemctl("start")
+    one, _ = instances
+    await one.systemctl("start")
+    leaf = one.site.leaf
+    one.site.rotate()
+    socket = "/run/rekeyd-one/admin.sock"
 
-    assert one.now("UID") != other.now("UID")
-    for each, name in zip(instances, ("one", "other"), strict=True):
-        assert machine.path(f"/run/rekeyd-{name}/admin.sock").is_socket()
-        state = machine.path(f"/var/lib/private/rekeyd-{name}").stat()
-        assert (str(state.st_uid), state.st_mode & 0o777) == (each.now("UID"), 0o700)
+    failed = await machine.ran(
+        "rekeyd", "reload", "-c", f"{FOLDER}/other.yaml", "--socket", socket, check=False
+    )
+
+    assert failed.returncode == NO_DAEMON
+    assert f"another daemon answers there ({FOLDER}/one.yaml)" in failed.stderr
+    assert await one.serial() == leaf.serial

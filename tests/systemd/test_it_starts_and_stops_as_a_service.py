@@ -4,7 +4,8 @@ import asyncio
 
 from support.generations import API_KEY
 from support.live import HeldUpstream, upstream
-from support.machine import Machine
+from support.machine import ON_THE_OLDER, Machine
+from support.processes import kernel_has_landlock
 from support.service import Service
 from support.waiting import eventually
 
@@ -21,20 +22,16 @@ UNPRIVILEGED = {
 }
 
 
-async def test_it_is_active_when_it_serves_and_says_what(service: Service) -> None:
+async def test_it_is_active_when_it_serves_and_its_commands_find_it(
+    service: Service, machine: Machine
+) -> None:
     await service.systemctl("start")
 
     async with service.connection() as client:
         assert (await client.ask()).status == 200
     assert service.now("ActiveState") == "active"
     assert service.now("StatusText").startswith("generation 1, certificate until ")
-    (started,) = service.events("daemon.started")
-    assert started["admin"] == "/run/rekeyd/admin.sock"
-
-
-async def test_its_commands_find_it(service: Service, machine: Machine) -> None:
-    await service.systemctl("start")
-
+    assert (await service.event("daemon.started"))["admin"] == "/run/rekeyd/admin.sock"
     assert "serving" in (await machine.ran("rekeyd", "status")).stdout
     assert (await machine.ran("rekeyd", "reload")).returncode == 0
 
@@ -60,22 +57,21 @@ async def test_what_runs_is_finished_when_it_is_stopped(service: Service, machin
     assert not machine.path("/run/rekeyd").exists()
 
 
-async def test_it_can_write_nothing_but_its_own_folders(service: Service, machine: Machine) -> None:
+@ON_THE_OLDER
+async def test_it_sees_and_writes_little_and_holds_no_privilege(service: Service) -> None:
+    service.site.configure(logging={"level": "debug"})
     await service.systemctl("start")
     writes = "; ".join(
         f"touch {folder}/probe 2>/dev/null && echo {folder}" for folder in (*OWN_FOLDERS, *FOLDERS_OF_OTHERS)
     )
+    status = service.machine.path(f"/proc/{service.pid}/status").read_text()
+    held = dict(line.split(":\t", 1) for line in status.splitlines())
 
-    written = await in_its_place(service, writes)
-
-    assert written.split() == list(OWN_FOLDERS)
-
-
-async def test_it_sees_no_home_and_no_process_of_others(service: Service) -> None:
-    await service.systemctl("start")
-
+    assert (await in_its_place(service, writes)).split() == list(OWN_FOLDERS)
     assert await in_its_place(service, "ls -d /root/.[!.]* /home/*") == ""
     assert "1" not in (await in_its_place(service, "ls /proc")).split()
+    assert {name: held[name] for name in UNPRIVILEGED} == UNPRIVILEGED
+    assert (await service.event("process.confined"))["writes"] is kernel_has_landlock()
 
 
 async def in_its_place(service: Service, script: str) -> str:
@@ -86,15 +82,7 @@ async def in_its_place(service: Service, script: str) -> str:
     return (await service.machine.ran(*enter, *drop, "sh", "-c", f"{script}; true")).stdout
 
 
-async def test_it_holds_no_privilege(service: Service) -> None:
-    await service.systemctl("start")
-
-    status = service.machine.path(f"/proc/{service.pid}/status").read_text()
-
-    held = dict(line.split(":\t", 1) for line in status.splitlines())
-    assert {name: held[name] for name in UNPRIVILEGED} == UNPRIVILEGED
-
-
+@ON_THE_OLDER
 async def test_without_a_user_made_beforehand_it_runs_as_one_that_exists_meanwhile(
     service: Service, machine: Machine
 ) -> None:

@@ -84,8 +84,8 @@ def _name(key: str) -> str:
 
 
 def _text_of(value: object) -> str:
-    if type(value) is str:
-        return value
+    if isinstance(value, str):
+        return str(value)  # also one of an enumeration
     if type(value) is int or type(value) is float:
         return str(value)
     return lines.to_json({"": value})[4:-2].decode()

@@ -123,7 +123,8 @@ class GrpcGateway:
             connection.retire()
         try:
             async with asyncio.timeout(within):
-                await self._emptied.wait()
+                while self._open:  # a handshake may have ended since it was empty
+                    await self._emptied.wait()
         except TimeoutError:
             pass
         left = tuple(self._open)

@@ -127,7 +127,8 @@ class HttpGateway:
         )
         try:
             async with asyncio.timeout(within):
-                await self._server.emptied.wait()
+                while self._server.open:  # a handshake may have ended since it was empty
+                    await self._server.emptied.wait()
         except TimeoutError:
             pass
         finally:
