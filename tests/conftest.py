@@ -1,7 +1,7 @@
 """What all tests share: the ledger of secrets, and the real daemon."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from rekeyd.system.event_loop import VARIABLE, LoopFactory, loop_factory
 from support.daemon import WORKERS, Daemon
 from support.secrets import Ledger
 
@@ -20,12 +21,25 @@ StartDaemon = Callable[..., Awaitable[Daemon]]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--loop",
+        choices=("uvloop", "asyncio"),
+        help="the event loop of the tests and the daemons that they start (what the daemon takes by itself)",
+    )
     parser.addoption("--workers", type=int, help="how many workers the daemons have that tests start (1)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if workers := config.getoption("--workers"):
         os.environ[WORKERS] = str(workers)
+    if loop := config.getoption("--loop"):
+        os.environ[VARIABLE] = loop
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
+    """Without a word asyncio's in the tests, and in the daemons that they start what those take."""
+    chosen = {VARIABLE: os.environ.get(VARIABLE, "asyncio")}
+    return {"loop": loop_factory(chosen)}
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,13 @@ import json
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from rekeyd.access.keys import Credential, KeyRing
 from rekeyd.access.rights import Limits, Right
-from rekeyd.listeners.http.protocol import GatewayProtocol
+from rekeyd.listeners.http.guests import Guest
 from support.gateway import API_KEY, READ_KEY, Scene, stage
 from support.waiting import eventually
 from support.wire import END_OF_HEAD, Link, answering, connect, ok, request
@@ -692,19 +693,19 @@ async def test_who_comes_in_while_the_last_one_leaves_a_drain_is_answered(
         first = await scene.client()
         await eventually(lambda: scene.door.connections == 1)
         ours, theirs = socket.socketpair()
-        serving, server = scene.current.serving, scene.gateway._server
+        serving, guests = scene.current.serving, scene.gateway._guests
         assert serving is not None
         wire, _ = await asyncio.get_running_loop().connect_accepted_socket(asyncio.Protocol, theirs)
-        late, went = scene.gateway.protocol(serving), server.went
+        late, went = scene.gateway.protocol(serving), guests.went
         scene.door._connections += 1
 
-        def went_as_another_comes(protocol: GatewayProtocol) -> None:
+        def went_as_another_comes(protocol: Guest) -> None:
             went(protocol)
-            if protocol is not late:
+            if cast(object, protocol) is not late:
                 wire.set_protocol(late)
                 late.connection_made(wire)
 
-        monkeypatch.setattr(server, "went", went_as_another_comes)
+        monkeypatch.setattr(guests, "went", went_as_another_comes)
         drain = asyncio.create_task(scene.gateway.drain(5))
         reader, writer = await asyncio.open_connection(sock=ours)
         await first.closed()
@@ -787,8 +788,8 @@ async def test_after_many_requests_and_many_that_broke_off_nothing_is_left(
         await eventually(lambda: scene.door.connections == 0)
         pool = await scene.pools.pool_for(scene.current.generation)  # type: ignore[arg-type]
         assert not pool._lent
-        assert scene.gateway._visits == 0
-        assert not scene.gateway._server.open
+        assert scene.gateway._desk.visits == 0
+        assert not scene.gateway._guests.open
         assert not scene.gateway._server.connections
         scene.forget_clients()
         pool.close()

@@ -19,8 +19,8 @@ QUICK = {"header_timeout": 0.2}
 
 def buffered(scene: Scene) -> int:
     """Bytes that wait in the gateway for its only client."""
-    (protocol,) = scene.gateway._server.open
-    wire = protocol._wire
+    (protocol,) = scene.gateway._guests.open
+    wire = protocol.wire
     assert wire is not None
     return wire.get_write_buffer_size()
 
@@ -164,8 +164,8 @@ async def test_denied_requests_of_a_client_that_does_not_read_do_not_pile_up(tmp
         client.transport.pause_reading()
         most = 0
         client.send(request() * 20_000)
-        await eventually(lambda: scene.gateway._server.open)
-        while scene.gateway._server.open:
+        await eventually(lambda: scene.gateway._guests.open)
+        while scene.gateway._guests.open:
             most = max(most, buffered(scene))
             await asyncio.sleep(0)
         await eventually(lambda: scene.door.connections == 0, what="the client to be cut off")
@@ -330,7 +330,7 @@ async def test_a_slow_client_gets_its_last_answer_whole_although_tls_is_shut_dow
         client.send(request("GET", "/collections", "Connection: close", key=API_KEY))
         link, _ = await scene.upstream.request()
         link.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        socket = scene.gateway._server.open.copy().pop()._wire.get_extra_info("socket")  # type: ignore[union-attr]
+        socket = scene.gateway._guests.open.copy().pop().wire.get_extra_info("socket")  # type: ignore[union-attr]
         sent = 0
         while select.select([], [socket], [], 0)[1]:
             link.send(b"4000\r\n", b"x" * 0x4000, b"\r\n")

@@ -9,8 +9,7 @@ import pytest
 from rekeyd.access.keys import Credential
 from rekeyd.access.rights import Right
 from rekeyd.access.verdict import Allowed, Denied, Reason
-from rekeyd.listeners.http.protocol import GatewayProtocol
-from rekeyd.listeners.http.visit import Visit
+from rekeyd.listeners.http.visit import Guest, Visit
 from support.generations import Site
 
 
@@ -18,8 +17,8 @@ from support.generations import Site
 def visit(tmp_path: Path) -> Visit:
     site = Site(tmp_path)
     generation = site.disk.load().generation(7)
-    connection = SimpleNamespace(transport=None, generation=generation, identity="cn:a")
-    return Visit.begin(cast(GatewayProtocol, connection), generation, 100.0)
+    guest = SimpleNamespace(generation=generation, identity="cn:a", tls=None, cipher=None)
+    return Visit(100.0, generation, cast(Guest, guest), "local", "local", None)
 
 
 def test_a_visit_without_a_transport_is_local_and_in_the_clear(visit: Visit) -> None:

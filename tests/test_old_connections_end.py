@@ -314,7 +314,7 @@ async def test_who_has_yet_to_take_an_answer_is_not_idle(tmp_path: Path, *, tls:
         client.transport.pause_reading()
         client.send(request(key=API_KEY))
         await scene.record()  # all of it is written
-        (connection,) = scene.gateway._server.open
+        (connection,) = scene.gateway._guests.open
         connection.retire()
         await asyncio.sleep(2.5)  # longer than a TLS connection that closes waits for its client
         client.transport.resume_reading()

@@ -42,6 +42,7 @@ from rekeyd.reload.starting import settings_to_start_with
 from rekeyd.reload.vault import Vault, is_kept
 from rekeyd.system import process
 from rekeyd.system.admin_client import NoDaemon, ask
+from rekeyd.system.event_loop import loop_factory
 from rekeyd.system.sockets import descriptors_handed_over, sockets_of
 from rekeyd.telemetry import console
 from rekeyd.telemetry.audit import open_audit
@@ -194,6 +195,7 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
     from rekeyd.server import Server  # noqa: PLC0415 - half a second that no other command need take
 
     process.settle()
+    make_loop = loop_factory(os.environ)
     handed = descriptors_handed_over(os.environ, os.getpid())
     vault = Vault({name: number for name, number in handed if is_kept(name)}, os.environ)
     sockets = sockets_of([each for each in handed if not is_kept(each[0])])
@@ -222,7 +224,8 @@ def _run_server(file: Path, stage: Stage | None = None) -> int:
             act.cancel()
 
     try:
-        return asyncio.run(run())
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            return runner.run(run())
     except Exception as error:  # noqa: BLE001 - told where everything is told, not as a traceback on stderr
         logs.library("critical", "rekeyd", "an error that nobody expected ended it", error)
         return BAD

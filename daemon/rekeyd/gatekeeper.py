@@ -109,8 +109,12 @@ class Gatekeeper:
 
     async def penalty(self, denied: Denied) -> None:
         """To be awaited before a denial is answered."""
-        if denied.reason is Reason.TOO_MANY_FAILURES:
-            await asyncio.sleep(PENALTY)
+        if wait := self.penalty_for(denied):
+            await asyncio.sleep(wait)
+
+    def penalty_for(self, denied: Denied) -> float:
+        """Seconds for which a denial is held back."""
+        return PENALTY if denied.reason is Reason.TOO_MANY_FAILURES else 0.0
 
     def _before_verifying(self, ask: Ask, generation: Generation) -> Denied | None:
         wait = self._failures.wait(network_of(ask.client), _pace(generation), self._clock())

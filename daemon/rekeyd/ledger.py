@@ -137,15 +137,22 @@ class Ledger:
     @contextlib.contextmanager
     def resting(self, entry: Entry, use: Use) -> Iterator[None]:
         """While it runs, a request rests on what let it in: should that go, the connection ends."""
+        self.begin(entry, use)
+        try:
+            yield
+        finally:
+            self.end(entry, use)
+
+    def begin(self, entry: Entry, use: Use) -> None:
+        """The same for whom no block encloses it: `end` has to follow."""
         entry.using.append(use)
         if use.credential is not None and use.credential.expires is not None:
             self._ending[use] = entry
             self._look_later()
-        try:
-            yield
-        finally:
-            entry.using.remove(use)
-            self._ending.pop(use, None)
+
+    def end(self, entry: Entry, use: Use) -> None:
+        entry.using.remove(use)
+        self._ending.pop(use, None)
 
     def rotated(self, new: Generation) -> None:
         """`new` is current from now on."""

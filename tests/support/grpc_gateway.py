@@ -14,7 +14,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hpack import Decoder
 from structlog.testing import capture_logs
@@ -62,8 +62,7 @@ class H2Connection(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
 
     def data_received(self, given: bytes) -> None:
         for frame in self._frames.feed(given):

@@ -22,7 +22,7 @@ from typing import Protocol
 from rekeyd.access.key_form import weakness_of
 from rekeyd.access.keys import Credential, KeyRing, digest_of
 from rekeyd.access.lookups import UnjudgeableError, collections_named_in
-from rekeyd.access.paths import is_normal, layers
+from rekeyd.access.paths import layers
 from rekeyd.access.policy import Policy, Rule
 from rekeyd.access.rights import Right
 from rekeyd.access.tokens import TokenRules
@@ -97,14 +97,17 @@ Verified = Mapping[bytes, Credential | Denied]
 """What came of verifying tokens, by `Unverified.digest`."""
 
 
+_OPEN, _INSECURE = Allowed(Reason.OPEN), Allowed(Reason.INSECURE)
+
+
 def decide(ask: Ask, grounds: Grounds, now: float, verified: Verified) -> Allowed | Denied | Unverified:
     """Whether a request is allowed at `now`, in seconds of the epoch."""
-    if grounds.policy.is_open(ask.method, ask.path):
-        return Allowed(Reason.OPEN)
+    if grounds.policy.read(ask.method, ask.path).is_open:
+        return _OPEN
     if ask.presented.repeated:
         return Denied(Reason.REPEATED_CREDENTIAL, "The same credential header came twice")
     if grounds.open_to_all:
-        return Allowed(Reason.INSECURE)
+        return _INSECURE
     secret = ask.presented.secret
     if secret is None:
         return Denied(Reason.NO_CREDENTIAL, "Must provide an API key or an Authorization bearer token")
@@ -133,21 +136,20 @@ def admit(ask: Ask, credential: Credential, policy: Policy, now: float) -> Allow
         return Denied(Reason.EXPIRED, f"The {called} has expired", credential)
     if credential.not_before is not None and now < credential.not_before:
         return Denied(Reason.NOT_YET_VALID, f"The {called} is not valid yet", credential)
-    if not credential.limits.admit_client(ask.client):
+    if credential.limits.networks and not credential.limits.admit_client(ask.client):
         message = f"Forbidden: the {called} may not be used from this network"
         return Denied(Reason.NETWORK_NOT_ALLOWED, message, credential)
     return _within_its_reach(ask, credential, policy)
 
 
 def _within_its_reach(ask: Ask, credential: Credential, policy: Policy) -> Allowed | Denied:
-    normal = is_normal(ask.path)
-    rule = policy.rule_for(ask.method, ask.path) if normal else None
+    _, normal, rule = policy.read(ask.method, ask.path)
     needed = rule.right if rule else Right.MANAGE
     limits = credential.limits
     narrow = bool(limits.paths) or limits.collections is not None
     if not normal and (narrow or credential.right < Right.MANAGE):
         return Denied(Reason.PATH_NOT_NORMAL, "The path is not in normal form", credential, needed)
-    if not limits.admit_path(ask.path):
+    if limits.paths and not limits.admit_path(ask.path):
         return Denied(Reason.PATH_NOT_ALLOWED, "Forbidden: not for this path", credential, needed)
     if credential.right < needed:
         message = f"Forbidden: {needed} access is required"

@@ -7,15 +7,16 @@ trailing slash) would find a rule that needs more, the request could mean either
 none. Open paths match exactly, for GET, HEAD and OPTIONS. A method of gRPC is a path that is asked for with
 `GRPC`: `/package.Service/Method`, with the collection behind it where it is of one.
 
-Must not know: who asks (`access`), whether a path is in normal form (`paths`), or how a policy is written
+Must not know: who asks (`access`), or how a policy is written
 down (`policy_file`).
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from rekeyd.access.paths import layers
+from rekeyd.access.paths import is_normal, layers
 from rekeyd.access.rights import Right
 
 GRPC = b"GRPC"
@@ -27,6 +28,10 @@ NAME = re.compile(rb"\{[A-Za-z_][A-Za-z0-9_]*\}")
 REST = re.compile(rb"\{[A-Za-z_][A-Za-z0-9_]*\.\.\.\}")
 """A last segment that matches whatever is left."""
 _CUT = re.compile(rb"[;?#]")
+REMEMBERED = 4096
+"""Readings that a policy remembers; then it begins anew."""
+_LONGEST_REMEMBERED = 256
+"""Bytes of a path, so that what clients ask for can't fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,16 @@ class _Node:
         return self.literals[segment]
 
 
+class Reading(NamedTuple):
+    """What a policy says of a method and a path, whoever asks."""
+
+    is_open: bool
+    normal: bool
+    """Whether every server reads the path alike (`paths`)."""
+    rule: Rule | None
+    """The rule that decides; None: then `manage` is needed. There is none for a path that isn't normal."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The rules of one API. Compare policies with `==`: equal means that they decide alike."""
@@ -87,6 +102,7 @@ class Policy:
     messages: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Where messages of gRPC name further collections: by the path of a method, or the kind of a message
     within it, and the number of a field: the kind of the message there, or `name`."""
+    _readings: dict[tuple[bytes, bytes], Reading] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -104,7 +120,21 @@ class Policy:
 
     def opening(self, paths: Iterable[str]) -> "Policy":
         """This policy with more open paths (`access.public`)."""
-        return replace(self, open_paths=self.open_paths | {p.encode() for p in paths})
+        opened = self.open_paths | {p.encode() for p in paths}
+        return replace(self, open_paths=opened, _readings={})
+
+    def read(self, method: bytes, path: bytes) -> Reading:
+        """What is said of `method` on `path`; remembered, since few are asked for again and again."""
+        reading = self._readings.get((method, path))
+        if reading is None:
+            normal = is_normal(path)
+            rule = self.rule_for(method, path) if normal else None
+            reading = Reading(self.is_open(method, path), normal, rule)
+            if len(path) <= _LONGEST_REMEMBERED:
+                if len(self._readings) >= REMEMBERED:
+                    self._readings.clear()
+                self._readings[method, path] = reading
+        return reading
 
     def is_open(self, method: bytes, path: bytes) -> bool:
         if method == GRPC:

@@ -131,6 +131,21 @@ def onward(
     keep_credentials: bool = False,
 ) -> bytes:
     """The head that the upstream gets, in HTTP/1.1."""
+    before, after = around_id(
+        request, origin, default_authority=default_authority, added=added, keep_credentials=keep_credentials
+    )
+    return before + request_id + after
+
+
+def around_id(
+    request: Request,
+    origin: Origin,
+    *,
+    default_authority: bytes,
+    added: Iterable[Field] = (),
+    keep_credentials: bool = False,
+) -> tuple[bytes, bytes]:
+    """The same head without its request id: what stands before it, and what behind."""
     named = tokens([v for name, v in request.fields if name.lower() == b"connection"])
     dropped = _NEVER_ONWARD | {name.translate(_SPELLINGS) for name in named}
     if not keep_credentials:
@@ -151,18 +166,21 @@ def onward(
         b"X-Forwarded-For: " + origin.forwarded_for,
         b"X-Forwarded-Proto: " + origin.proto,
         b"X-Forwarded-Host: " + origin.host,
-        b"X-Request-Id: " + request_id,
+        b"X-Request-Id: ",
     ]
-    lines += [name + b": " + value for name, value in added]
-    return _head(lines)
+    return _lines(lines), _head([b"", *(name + b": " + value for name, value in added)])
 
 
 def _head(lines: list[bytes]) -> bytes:
-    """The lines as a head; a byte that would make two of one becomes a blank."""
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") + head.count(b"\r") > 2 * (len(lines) - 1) or b"\x00" in head:
-        head = b"\r\n".join([_BREAK.sub(b" ", line) for line in lines])
-    return head + b"\r\n\r\n"
+    return _lines(lines) + b"\r\n\r\n"
+
+
+def _lines(lines: list[bytes]) -> bytes:
+    """The lines as they are sent; a byte that would make two of one becomes a blank."""
+    joined = b"\r\n".join(lines)
+    if joined.count(b"\n") + joined.count(b"\r") > 2 * (len(lines) - 1) or b"\x00" in joined:
+        joined = b"\r\n".join([_BREAK.sub(b" ", line) for line in lines])
+    return joined
 
 
 def _is_claimed(name: bytes, known: bytes, *, vouched: bool) -> bool:
@@ -188,6 +206,18 @@ def _hop_lines(request: Request, named: set[bytes]) -> list[bytes]:
     if b"te" in named and b"trailers" in tokens([v for name, v in request.fields if name.lower() == b"te"]):
         return [b"Connection: TE", b"TE: trailers"]
     return []
+
+
+def is_bodiless(method: bytes, answer: ResponseHead) -> bool:
+    """Whether the answer to such a request has no body, whatever its head says (RFC 9110, 6.4.1)."""
+    return method == b"HEAD" or answer.status in {204, 304}
+
+
+def framing_homeward(answer: ResponseHead, method: bytes, minor: int) -> Framing:
+    """Where the length isn't known: chunks for HTTP/1.1 clients, the connection's end for HTTP/1.0."""
+    if answer.framing.length is not None or (is_bodiless(method, answer) and not answer.framing.chunked):
+        return answer.framing
+    return Framing(chunked=minor > 0)
 
 
 def homeward(

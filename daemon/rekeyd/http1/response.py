@@ -20,6 +20,9 @@ from rekeyd.http1.request import Field, Framing, tokens
 MAX_HEAD = 64 * 1024
 """Bytes of a response head, and of chunk extensions and trailers in a row."""
 
+_KEPT = 4096
+"""Bytes of a head that is kept for comparison at most."""
+
 SWITCHING_PROTOCOLS = 101
 _FIRST, _FINAL, _LAST = 100, 200, 599
 _NO_CONTENT = 204
@@ -49,10 +52,54 @@ class ResponseHead:
     until_close: bool
 
 
+class LastHead:
+    """The last head that was read on a connection, of which one that is the same byte for byte needs no
+    parser. What it says depends on nothing else than whether the request was HEAD."""
+
+    __slots__ = ("_bodiless", "_head", "_keep_alive", "_raw")
+
+    def __init__(self) -> None:
+        self._raw = b""
+        self._bodiless = False
+        self._keep_alive = False
+        self._head: ResponseHead | None = None
+
+    def keep(self, raw: bytes, method: bytes, head: ResponseHead, *, keep_alive: bool) -> None:
+        """Chunks are left to the parser, which must have seen their head."""
+        whole = raw.endswith(_END_OF_HEAD) and len(raw) <= _KEPT
+        if whole and not head.framing.chunked and head.status != SWITCHING_PROTOCOLS:
+            self._raw, self._bodiless = raw, method == b"HEAD"
+            self._head, self._keep_alive = head, keep_alive
+
+    def at(self, data: bytes, method: bytes) -> tuple[int, ResponseHead, bool] | None:
+        """Its length, what it says and whether the connection stays, if `data` begins with it."""
+        if self._head is None or not data.startswith(self._raw) or (method == b"HEAD") is not self._bodiless:
+            return None
+        return len(self._raw), self._head, self._keep_alive
+
+
 class ResponseReader:
     """Reads one answer to one request: feed it bytes, then look at `head`, `pieces`, `complete`, `excess`."""
 
-    def __init__(self, method: bytes, *, upgrades: bool = False) -> None:
+    __slots__ = (
+        "_error",
+        "_fields",
+        "_last_head",
+        "_method",
+        "_missing",
+        "_parser",
+        "_reason",
+        "_tail",
+        "_unbroken",
+        "_upgrades",
+        "complete",
+        "excess",
+        "head",
+        "keep_alive",
+        "pieces",
+    )
+
+    def __init__(self, method: bytes, *, upgrades: bool = False, last_head: LastHead | None = None) -> None:
         self.head: ResponseHead | None = None
         self.pieces: list[bytes] = []
         self.complete = False
@@ -60,7 +107,8 @@ class ResponseReader:
         self.keep_alive = False
         self._method = method
         self._upgrades = upgrades
-        self._parser = httptools.HttpResponseParser(self)
+        self._last_head = last_head
+        self._parser: httptools.HttpResponseParser | None = None
         self._reason = b""
         self._fields: list[Field] = []
         self._missing: int | None = None
@@ -74,6 +122,8 @@ class ResponseReader:
         Raises:
             BadResponseError: the answer can't be used, or no longer.
         """
+        if self._last_head is not None and self._parser is None and self.head is None:
+            data = self._recognised(data, self._last_head)
         while data and not self.complete:
             parses = self.head is None or self.head.framing.chunked
             data = self._parse(data) if parses else self._pass(data)
@@ -97,6 +147,15 @@ class ResponseReader:
         pieces, self.pieces = self.pieces, []
         return pieces
 
+    def _recognised(self, data: bytes, last: LastHead) -> bytes:
+        """Take a head that is known already; returns the rest."""
+        known = last.at(data, self._method)
+        if known is None:
+            return data
+        length, head, self.keep_alive = known
+        self._expect_body(head)
+        return data[length:]
+
     def _pass(self, data: bytes) -> bytes:
         """Take the part that is body as it is; returns the rest."""
         if self._missing is None:
@@ -111,10 +170,14 @@ class ResponseReader:
     def _parse(self, data: bytes) -> bytes:
         """Give the parser as much as it may see at once; returns the rest."""
         portion = data[: self._portion(data)]
+        parser = self._parser
+        begins = parser is None
+        if parser is None:
+            parser = self._parser = httptools.HttpResponseParser(self)
         self._unbroken += len(portion)
         self._tail = (self._tail + portion)[-_TAIL:]
         try:
-            self._parser.feed_data(portion)
+            parser.feed_data(portion)
         except httptools.HttpParserUpgrade:
             if self.head is None:
                 raise BadResponseError("switched protocols unasked") from None
@@ -124,6 +187,8 @@ class ResponseReader:
             self.excess = True  # garbage behind a whole answer spoils the connection, not the answer
         if self.complete and self._chunked and _LAST_CHUNK.fullmatch(self._tail) is None:
             self.excess = True  # blank lines, which the parser skips without a word
+        if begins and self.head is not None and self._last_head is not None:
+            self._last_head.keep(portion, self._method, self.head, keep_alive=self.keep_alive)
         return data[len(portion) :]
 
     def _portion(self, data: bytes) -> int:
@@ -150,7 +215,7 @@ class ResponseReader:
             self._fields.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        if self.complete:
+        if self.complete or self._parser is None:
             return
         status, version = self._parser.get_status_code(), self._parser.get_http_version()
         fields, reason = tuple(self._fields), self._reason
@@ -182,14 +247,18 @@ class ResponseReader:
         return self._method == b"HEAD" or status in {_NO_CONTENT, _NOT_MODIFIED}
 
     def _begin(self, status: int, reason: bytes, fields: tuple[Field, ...], framing: Framing) -> None:
-        bodiless = self._is_bodiless(status)
-        until_close = not bodiless and framing == Framing()
-        self.head = ResponseHead(
-            status, reason, fields, framing if status != _NO_CONTENT else Framing(), until_close
+        until_close = not self._is_bodiless(status) and framing == Framing()
+        stays = self._parser is not None and self._parser.should_keep_alive()
+        self.keep_alive = not until_close and stays
+        self._expect_body(
+            ResponseHead(status, reason, fields, framing if status != _NO_CONTENT else Framing(), until_close)
         )
-        self.keep_alive = not until_close and self._parser.should_keep_alive()
-        self._missing, self._unbroken = framing.length, 0
-        self.complete = bodiless or framing.length == 0
+
+    def _expect_body(self, head: ResponseHead) -> None:
+        length = head.framing.length
+        self.head = head
+        self._missing, self._unbroken = length, 0
+        self.complete = length == 0 or self._is_bodiless(head.status)
 
     def _switch(self, fields: tuple[Field, ...], reason: bytes) -> None:
         upgrade = tokens([v for name, v in fields if name.lower() == b"upgrade"])

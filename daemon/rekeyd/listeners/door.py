@@ -245,7 +245,8 @@ class Door:
 
     async def _let_in(self, serving: Serving, sock: socket.socket, address: Any) -> None:
         ours = self._own.pop(tuple(address[:2]), None)
-        _, guest = await self._loop.connect_accepted_socket(lambda: self._protocol(serving), sock)
+        guest = self._protocol(serving)  # of one that has ended already uvloop knows nothing more
+        await self._loop.connect_accepted_socket(lambda: guest, sock)
         self._welcome(guest, ours, shaken=False)
 
     def _let_in_done(self, task: asyncio.Task[None]) -> None:

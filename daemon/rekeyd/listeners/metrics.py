@@ -10,7 +10,7 @@ Must not know: the other listeners, and what is counted.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import hdrs, web
 
@@ -110,8 +110,7 @@ class _Scrape(web.RequestHandler):
 
     @staticmethod
     def _cut_off(transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            transport.abort()
+        cast(asyncio.Transport, transport).abort()
 
 
 def _plain(status: int, text: str, **fields: str) -> web.Response:

@@ -22,13 +22,12 @@ import struct
 from collections.abc import Callable
 from typing import Any, cast
 
+from rekeyd.system.dialing import dial
 from rekeyd.system.shown import ShownObject
 from rekeyd.system.tls_session import Session
 
 CHUNK = 128 * 1024
 """Bytes that are received, decrypted and passed on at once."""
-NEXT_ADDRESS = 0.25
-"""Seconds after which the next address of a name is tried, beside one that does not answer (RFC 8305, 5)."""
 CLOSE_TIMEOUT = 2.0
 """Seconds to take what is left when a connection is closed that is `framed`."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -316,7 +315,7 @@ async def connect(
     connection = TlsConnection(session, factory, done)
     try:
         async with asyncio.timeout(within):
-            await loop.create_connection(lambda: connection, host, port, happy_eyeballs_delay=NEXT_ADDRESS)
+            await dial(lambda: connection, host, port)
             await ready
     except BaseException:
         if hasattr(connection, "raw") and not connection.raw.is_closing():
@@ -332,6 +331,6 @@ def reset(transport: asyncio.Transport) -> None:
     has nothing of the kind."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family != socket.AF_UNIX:
-        with contextlib.suppress(OSError):  # it is closed already
+        with contextlib.suppress(OSError, ValueError):  # it is closed already
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     transport.abort()

@@ -13,9 +13,9 @@ import asyncio
 import select
 import socket
 import ssl
-from typing import cast
+from typing import Protocol, cast
 
-from rekeyd.http1.response import BadResponseError, ResponseHead, ResponseReader
+from rekeyd.http1.response import BadResponseError, LastHead, ResponseHead, ResponseReader
 
 HIGH_WATER = 64 * 1024
 """Bytes that may wait on either side of a connection."""
@@ -40,20 +40,38 @@ class UpstreamStaleError(UpstreamError):
     """A kept-alive connection was closed by the upstream before the answer to this request began."""
 
 
+class Hears(Protocol):
+    """Who is told what happens to an exchange, where nobody waits for it."""
+
+    def news(self) -> None:
+        """There is more of the answer in `reader`, or an `error` ended it."""
+
+    def room_again(self) -> None:
+        """The upstream takes more of the body."""
+
+
 class UpstreamConnection(asyncio.Protocol):
-    """Lent by a pool, for one `begin` … `head` … `piece`* at a time."""
+    """Lent by a pool for one exchange at a time: `begin`, and then either `head` and `piece`* are awaited, or
+    whoever `hears` is told and looks at `reader` and `error`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._reader: ResponseReader | None = None
-        self._error: UpstreamError | None = None
+        self.reader: ResponseReader | None = None
+        self.error: UpstreamError | None = None
+        self._hears: Hears | None = None
+        self._last_head = LastHead()
+        self._homeward: tuple[ResponseHead, bool, bytes] | None = None
+        self._poll: select.poll | None = None
         self._wake: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._waiting_bytes = 0
         self._reading = True
         self._read_timeout = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._full = False
+        self._request_sent = False
         self._last_sign = 0.0
         self._upstream_owes = False
         self._used_before = False
@@ -67,18 +85,18 @@ class UpstreamConnection(asyncio.Protocol):
         """Open, and with nothing to read: neither its end nor bytes that nobody asked for."""
         if self._spoilt or self._transport is None or self._transport.is_closing():
             return False
-        sock = self._transport.get_extra_info("socket")
-        poll = select.poll()
-        poll.register(sock.fileno(), select.POLLIN)
-        return not poll.poll(0)
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._poll.poll(0)
 
     @property
     def may_be_kept(self) -> bool:
         """Whether the exchange that ended left the connection clean."""
-        reader = self._reader
+        reader = self.reader
         return (
             not self._spoilt
-            and self._error is None
+            and self.error is None
             and self._transport is not None
             and not self._transport.is_closing()
             and reader is not None
@@ -89,8 +107,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def rest(self) -> None:
         """The exchange ended well: wait for the next one."""
-        self._stop_timer()
-        self._reader = None
+        self.reader = None
+        self._hears = None
+        self._upstream_owes = False
         self._read_on()  # whoever left in the middle of a large answer left reading paused
         self._used_before = True
         self.idle_since = self._loop.time()
@@ -104,17 +123,32 @@ class UpstreamConnection(asyncio.Protocol):
 
     # For an exchange.
 
-    def begin(self, head: bytes, method: bytes, *, upgrades: bool, read_timeout: float) -> None:
-        """Send a request's head and expect its answer. `read_timeout` in seconds."""
-        self._reader = ResponseReader(method, upgrades=upgrades)
+    def begin(
+        self, head: bytes, method: bytes, *, upgrades: bool, read_timeout: float, hears: Hears | None = None
+    ) -> None:
+        """Send a request's head and expect its answer. `read_timeout` in seconds.
+
+        `hears` is not told of what is known when this returns.
+        """
+        self.reader = ResponseReader(method, upgrades=upgrades, last_head=self._last_head)
+        self._request_sent = False
         self._read_timeout = read_timeout
         self._waiting_bytes = 0
         self._heard = False
         self._upstream_owes = False
         if self._transport is None or self._transport.is_closing():
             self._fail(self._lost("closed the connection"))
-            return
-        self._transport.write(head)
+        else:
+            self._transport.write(head)
+        self._hears = hears
+
+    def send(self, data: bytes) -> bool:
+        """Send a piece of the body; whether there is room for more. If not, `room_again` will tell."""
+        if self.error is None and self._transport is not None:
+            self._transport.write(data)
+        if self._full:
+            self._owe(owes=True)
+        return not self._full
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body; returns when there is room for more.
@@ -122,18 +156,20 @@ class UpstreamConnection(asyncio.Protocol):
         Raises:
             UpstreamError: the connection is gone.
         """
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         if self._transport is None or self._transport.is_closing():
             raise self._lost("closed the connection")
         self._transport.write(data)
-        if self._writable is not None:
+        if self._full:
+            self._writable = self._loop.create_future()
             self._owe(owes=True)
             await self._writable
             self._owe(owes=False)
 
     def request_sent(self) -> None:
         """From now on it is the upstream's turn."""
+        self._request_sent = True
         self._owe(owes=True)
 
     async def head(self) -> ResponseHead:
@@ -158,10 +194,15 @@ class UpstreamConnection(asyncio.Protocol):
             if reader.complete:
                 return b""
             await self._sign()
-        pieces = reader.take()
+        pieces = self.taken()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def taken(self) -> list[bytes]:
+        """The pieces that have arrived; makes room for more."""
+        pieces = self._current().take()
         self._waiting_bytes = 0
         self._read_on()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return pieces
 
     def tunnel(self) -> None:
         """The answer was 101: bytes pass both ways now, and silence is no fault."""
@@ -170,7 +211,16 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def has_whole_answer(self) -> bool:
-        return self._reader is not None and self._reader.complete
+        return self.reader is not None and self.reader.complete
+
+    def homeward_of(self, answer: ResponseHead, *, cors: bool) -> bytes:
+        """What `keep_homeward` kept for the very same head; empty if nothing."""
+        kept = self._homeward
+        return kept[2] if kept is not None and kept[0] is answer and kept[1] is cors else b""
+
+    def keep_homeward(self, answer: ResponseHead, head: bytes, *, cors: bool) -> None:
+        """Remember how a head goes to a client on a connection that stays: for the next that is the same."""
+        self._homeward = (answer, cors, head)
 
     # What the transport calls back.
 
@@ -182,7 +232,7 @@ class UpstreamConnection(asyncio.Protocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT)
 
     def data_received(self, data: bytes) -> None:
-        reader = self._reader
+        reader = self.reader
         if reader is None:
             self.close()
             return
@@ -195,18 +245,19 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(UpstreamError("protocol", f"the upstream {error}"))
             self.close()
             return
-        self._waiting_bytes += sum(map(len, reader.pieces[before:]))
+        for piece in reader.pieces[before:]:
+            self._waiting_bytes += len(piece)
         if self._waiting_bytes > HIGH_WATER and self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
         self._notify()
 
     def eof_received(self) -> bool:
-        if self._reader is None:
+        if self.reader is None:
             return False
         try:
             if self._ended_in_order():
-                self._reader.end()
+                self.reader.end()
             else:
                 self._fail(self._lost("closed the connection without close_notify"))
         except BadResponseError as error:
@@ -216,29 +267,36 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._poll = None
+        self._stop_timer()
         self._spoilt = True
-        if self._reader is not None and not self._reader.complete:
+        if self.reader is not None and not self.reader.complete:
             self._fail(self._lost("closed the connection" if exc is None else "broke the connection"))
         self.resume_writing()
         self._notify()
 
     def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
+        self._full = True
 
     def resume_writing(self) -> None:
+        full, self._full = self._full, False
+        if full and self._hears is not None and self.error is None:
+            if not self._request_sent:
+                self._owe(owes=False)
+            self._hears.room_again()
         writable, self._writable = self._writable, None
         if writable is not None and not writable.done():
-            if self._error is None:
+            if self.error is None:
                 writable.set_result(None)
             else:
-                writable.set_exception(self._error)
+                writable.set_exception(self.error)
 
     # Inside.
 
     def _current(self) -> ResponseReader:
-        if self._reader is None:
+        if self.reader is None:
             raise RuntimeError("no exchange was begun")
-        return self._reader
+        return self.reader
 
     def _ended_in_order(self) -> bool:
         """Whether the end of the stream is the upstream's word: TCP alone can be cut by anybody."""
@@ -258,23 +316,25 @@ class UpstreamConnection(asyncio.Protocol):
 
     async def _sign(self) -> None:
         """Wait for a sign of life; raise what ended the exchange."""
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         self._wake = self._loop.create_future()
         try:
             await self._wake
         finally:
             self._wake = None
-        if self._error is not None and not self._current().pieces:
-            raise self._error
+        if self.error is not None and not self._current().pieces:
+            raise self.error
 
     def _notify(self) -> None:
-        if self._wake is not None and not self._wake.done():
+        if self._hears is not None:
+            self._hears.news()
+        elif self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
     def _fail(self, error: UpstreamError) -> None:
-        if self._error is None:
-            self._error = error
+        if self.error is None:
+            self.error = error
         self._stop_timer()
         self.resume_writing()
         self._notify()
@@ -288,13 +348,23 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _owe(self, *, owes: bool) -> None:
         self._upstream_owes = owes
-        self._last_sign = self._loop.time()
-        if owes and self._timer is None and self._read_timeout:
-            self._timer = self._loop.call_later(self._read_timeout, self._check)
+        self._last_sign = now = self._loop.time()
+        if owes and self._read_timeout:
+            due = now + self._read_timeout
+            if self._timer is None or self._timer_at > due:
+                self._look_at(due)
+
+    def _look_at(self, due: float) -> None:
+        self._stop_timer()
+        self._timer_at = due
+        self._timer = self._loop.call_at(due, self._check)
 
     def _check(self) -> None:
-        """One timer an exchange: it looks how long the silence has lasted and sets itself anew."""
+        """One timer a connection, which outlives exchanges: setting one for each would cost more than most
+        of them. It looks how long the silence has lasted and sets itself anew while there is an exchange."""
         self._timer = None
+        if self.reader is None or not self._read_timeout:
+            return
         due = self._last_sign + self._read_timeout
         if not self._upstream_owes or not self._reading:
             due = self._loop.time() + self._read_timeout
@@ -303,7 +373,7 @@ class UpstreamConnection(asyncio.Protocol):
                 UpstreamTimeoutError("timeout", f"the upstream was silent for {self._read_timeout:g} s")
             )
             return
-        self._timer = self._loop.call_at(due, self._check)
+        self._look_at(due)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -52,13 +52,19 @@ class Pool:
             UpstreamError: none can be had (`cause`: `connect`, `tls`).
             UpstreamTimeoutError: not within `connect_timeout`.
         """
-        connection = None if fresh else self._kept()
+        connection = None if fresh else self.take()
         if connection is None:
             connection = await self._open()
             self.counts.opened += 1
-        else:
+            self._lent.add(connection)
+        return connection
+
+    def take(self) -> UpstreamConnection | None:
+        """A kept-alive connection, if there is one."""
+        connection = self._kept()
+        if connection is not None:
             self.counts.reused += 1
-        self._lent.add(connection)
+            self._lent.add(connection)
         return connection
 
     def release(self, connection: UpstreamConnection) -> None:

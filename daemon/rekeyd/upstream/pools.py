@@ -55,9 +55,9 @@ class Pools:
         Raises:
             UpstreamError: the application of an `app:` upstream can't be had.
         """
+        if (pool := self.at_hand(generation)) is not None:
+            return pool
         settings, anchors = generation.settings.upstream, generation.upstream_anchors
-        if (at := self._open) is not None and at.settings is settings and at.anchors == anchors:
-            return at.pool
         async with self._changing:
             if (at := self._open) is None or at.settings.http != settings.http or at.anchors != anchors:
                 fresh = await _open(settings, anchors)
@@ -66,6 +66,14 @@ class Pools:
             at.settings = settings
             at.pool.connect_timeout = settings.connect_timeout
             return at.pool
+
+    def at_hand(self, generation: Generation) -> Pool | None:
+        """The same, where it takes no waiting."""
+        settings, anchors = generation.settings.upstream, generation.upstream_anchors
+        at = self._open
+        if at is None or at.settings is not settings or at.anchors != anchors:
+            return None
+        return at.pool
 
     async def reachable(self, generation: Generation) -> bool:
         """Whether a connection can be had; asked of the upstream at most once a second."""

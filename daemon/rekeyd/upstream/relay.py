@@ -168,8 +168,8 @@ class Relay:
         connection.request_sent()
 
     async def _answer(self, connection: UpstreamConnection, answer: ResponseHead) -> Relayed:
-        framing = self._framing_for_client(answer)
-        bodiless = self._is_bodiless(answer)
+        framing = forwarding.framing_homeward(answer, self._request.method, self._request.minor)
+        bodiless = forwarding.is_bodiless(self._request.method, answer)
         ends_with_close = not bodiless and framing == Framing()
         keep_alive = not (self._client.closes or ends_with_close or self._upload_runs())
         head = forwarding.homeward(
@@ -201,15 +201,6 @@ class Relay:
         tail = head + (forwarding.LAST_CHUNK if chunked else b"")
         if tail:
             await self._client.write(tail)
-
-    def _framing_for_client(self, answer: ResponseHead) -> Framing:
-        """Where the length isn't known: chunks for HTTP/1.1 clients, the connection's end for HTTP/1.0."""
-        if answer.framing.length is not None or (self._is_bodiless(answer) and not answer.framing.chunked):
-            return answer.framing
-        return Framing(chunked=self._request.minor > 0)
-
-    def _is_bodiless(self, answer: ResponseHead) -> bool:
-        return self._request.method == b"HEAD" or answer.status in {204, 304}
 
     async def _tunnel(self, connection: UpstreamConnection, answer: ResponseHead) -> Relayed:
         """Bytes both ways until either end closes."""

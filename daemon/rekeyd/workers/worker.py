@@ -24,6 +24,7 @@ from rekeyd.reload.interpretation import Interpreter
 from rekeyd.reload.sealed import SealError, unseal
 from rekeyd.settings import Parsed, Settings, parse
 from rekeyd.system import process
+from rekeyd.system.event_loop import loop_factory
 from rekeyd.system.sockets import Sockets, sockets_of
 from rekeyd.telemetry.audit import open_audit
 from rekeyd.telemetry.evidence import usage_as_kept
@@ -236,7 +237,8 @@ def work(descriptor: int) -> int:
         return await worker.run()
 
     try:
-        return asyncio.run(run())
+        with asyncio.Runner(loop_factory=loop_factory(os.environ)) as runner:
+            return runner.run(run())
     finally:
         if worker is not None:
             worker.close()

@@ -9,6 +9,7 @@ Must not know: how a decision is made or told.
 """
 
 import asyncio
+import contextlib
 import secrets
 import socket
 import struct
@@ -234,7 +235,8 @@ class GrpcConnection(asyncio.Protocol):
         if self._transport is None:
             return
         if self._socket is not None and self._socket.family != socket.AF_UNIX:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            with contextlib.suppress(OSError, ValueError):  # it is closed already
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._transport.abort()
 
     def _settle(self) -> None:

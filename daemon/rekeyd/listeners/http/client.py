@@ -13,7 +13,8 @@ from aiohttp import web
 from aiohttp.http_writer import StreamWriter
 from aiohttp.web_protocol import RequestPayloadError
 
-from rekeyd.listeners.http.protocol import HIGH_WATER, GatewayProtocol, StalledError
+from rekeyd.listeners.http.protocol import GatewayProtocol, StalledError
+from rekeyd.listeners.http.wire import HIGH_WATER
 from rekeyd.upstream.relay import BodyMalformedError, BodyTooLargeError, ClientGoneError
 
 

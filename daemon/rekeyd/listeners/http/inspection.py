@@ -1,11 +1,11 @@
 """Requests whose body must be seen before they go on: read whole, judged, and then passed as they came.
 
 The rules: at most `MOST` bytes are kept; a body that is larger, or in a coding, is not judged and so not let
-in. Whoever waits for `100 Continue` gets it first. Must not know: what a body must not say (`access`).
+in. Must not know: what a body must not say (`access`).
 """
 
 import asyncio
-from dataclasses import replace
+from typing import Protocol
 
 from rekeyd.access.admission import judge_body
 from rekeyd.access.policy import Policy
@@ -17,6 +17,20 @@ MOST = 4 * 1024 * 1024
 """Bytes of a body that are kept to be judged."""
 _AT_ONCE = 64 * 1024
 """Bytes of a body that are judged on the event loop; more are in a thread."""
+
+
+class Prompted:
+    """A client that waits for a sign before it sends its body, and gets one when that is asked for."""
+
+    def __init__(self, client: ClientSide) -> None:
+        self._client = client
+        self._waits = True
+
+    async def read(self) -> bytes:
+        if self._waits:
+            self._waits = False
+            await self._client.write(CONTINUE)
+        return await self._client.read()
 
 
 class Replayed:
@@ -45,19 +59,21 @@ class Replayed:
         return self._client.closes
 
 
-async def inspect(
-    client: ClientSide, request: Request, verdict: Allowed, policy: Policy
-) -> tuple[ClientSide, Request] | Denied:
-    """The client and the request as they are to be passed on, or why they aren't.
+class Sender(Protocol):
+    """A client, as far as its body is read."""
+
+    async def read(self) -> bytes: ...
+
+
+async def inspect(sender: Sender, request: Request, verdict: Allowed, policy: Policy) -> bytes | Denied:
+    """The body, which is to be passed on as it is, or why it isn't.
 
     Raises what `ClientSide.read` does.
     """
     if request.first(b"content-encoding") is not None:
         return _unseen(verdict, "in a coding")
-    if request.expects_continue:
-        await client.write(CONTINUE)
     body = bytearray()
-    while piece := await client.read():
+    while piece := await sender.read():
         body += piece
         if len(body) > MOST:
             return _unseen(verdict, "too large")
@@ -67,7 +83,7 @@ async def inspect(
         judged = judge_body(verdict, bytes(body), policy)
     if isinstance(judged, Denied):
         return judged
-    return Replayed(client, bytes(body)), replace(request, expects_continue=False)
+    return bytes(body)
 
 
 def _unseen(verdict: Allowed, why: str) -> Denied:

@@ -11,8 +11,6 @@ Must not know: what a request means.
 
 import asyncio
 import contextlib
-import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -24,17 +22,13 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestPayloadError
 
 from rekeyd.http1 import answers
-from rekeyd.ledger import Entry, Ledger
-from rekeyd.trust.clients import ClientIdentity, objection
+from rekeyd.ledger import Entry
+from rekeyd.listeners.http.guests import Credentials, Guest, Guests
+from rekeyd.listeners.http.wire import FLUSH_LOOKS, HIGH_WATER, LINGER, break_off
+from rekeyd.system.peers import address_of
 from rekeyd.trust.generation import Generation
 
 log = structlog.get_logger()
-
-HIGH_WATER = 64 * 1024
-_FLUSH_LOOKS = 0.05
-LINGER = 5.0
-"""Seconds for which a refused body is read and thrown away: so the client sees the answer, not a reset."""
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +73,6 @@ class Rendered(web.StreamResponse):
             self._answered()
 
 
-MalformedSeen = Callable[["GatewayProtocol", int], None]
-TurnedAway = Callable[["GatewayProtocol", str], None]
-"""Told of a client whose certificate is good and has no place here, and why."""
-
-
 class GatewayProtocol(web.RequestHandler):
     """One client connection. Gives up on heads that are slow or too long; tells who left."""
 
@@ -91,14 +80,15 @@ class GatewayProtocol(web.RequestHandler):
         "_gateway",
         "_head_bytes",
         "_head_timer",
+        "_known",
         "_retirement",
+        "_served_before",
         "_socket",
-        "_wire",
         "cut_for",
         "entry",
         "generation",
-        "identity",
         "retiring",
+        "wire",
     )
 
     def __init__(
@@ -121,8 +111,8 @@ class GatewayProtocol(web.RequestHandler):
         self.generation = generation
         """The one under which the connection was accepted."""
         self.entry: Entry | None = None
-        self.identity: str | None = None
-        """What to call the client by its certificate."""
+        self._known: Credentials | None = None
+        self._served_before = False
         self.retiring = False
         """Whether the answer at hand is the last."""
         self.cut_for: str | None = None
@@ -130,8 +120,29 @@ class GatewayProtocol(web.RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._retirement: asyncio.Task[None] | None = None
-        self._wire: asyncio.Transport | None = None
+        self.wire: asyncio.Transport | None = None
         self._socket: Any = None
+
+    @property
+    def peer(self) -> str:
+        return self._known.peer if self._known is not None else address_of(None)
+
+    @property
+    def tls(self) -> str | None:
+        return self._known.tls if self._known is not None else None
+
+    @property
+    def cipher(self) -> str | None:
+        return self._known.cipher if self._known is not None else None
+
+    @property
+    def identity(self) -> str | None:
+        """What to call the client by its certificate."""
+        return self._known.identity if self._known is not None else None
+
+    @property
+    def full(self) -> bool:
+        return bool(self.writing_paused)
 
     # What is written.
 
@@ -156,7 +167,7 @@ class GatewayProtocol(web.RequestHandler):
         Closed before, a TLS connection would drop after `tls_stream.CLOSE_TIMEOUT` what a slow client has yet
         to take, and a plain one would wait for ever for a client that takes nothing.
         """
-        wire = self._wire
+        wire = self.wire
         if wire is None or wire.is_closing():
             return
         if wire.get_write_buffer_size():
@@ -169,13 +180,8 @@ class GatewayProtocol(web.RequestHandler):
 
     def abort(self) -> None:
         """Break the connection so that the client can tell (RST, no close_notify)."""
-        wire = self._wire
-        if wire is None:
-            return
-        # Not asked of the wire now: one under TLS that was closed twice has forgotten what it is made of.
-        if self._socket is not None and self._socket.family != socket.AF_UNIX:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        wire.abort()
+        if self.wire is not None:
+            break_off(self.wire, self._socket)
 
     # The connection.
 
@@ -200,8 +206,8 @@ class GatewayProtocol(web.RequestHandler):
         """Close when the client has taken all, unless it asks for more: then with that answer."""
         with contextlib.suppress(ConnectionError):
             await self.flush()
-        while self._wire is not None and self._is_between_requests():  # noqa: ASYNC110 - aiohttp has no event
-            await asyncio.sleep(_FLUSH_LOOKS)
+        while self.wire is not None and self._is_between_requests():  # noqa: ASYNC110 - aiohttp has no event
+            await asyncio.sleep(FLUSH_LOOKS)
         if self._waits_for_head() and not self._head_bytes:
             self.force_close()
 
@@ -220,24 +226,43 @@ class GatewayProtocol(web.RequestHandler):
         A connection that never carried a request is a newcomer: its first one may be on its way.
         """
         idle = self._waits_for_head() and not self._head_bytes
-        if idle and (newcomers_too or self._request_count):
+        if idle and (newcomers_too or self._request_count or self._served_before):
             self.retire()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._wire = cast(asyncio.Transport, transport)
+        self.wire = cast(asyncio.Transport, transport)
         self._socket = transport.get_extra_info("socket")
-        self._gateway.came(self, self._wire)
-        self._wire.set_write_buffer_limits(high=HIGH_WATER)
+        if self._known is None:
+            self._known = Credentials(transport)
+            self._gateway.guests.came(self, self.generation, self._known)
+        self.wire.set_write_buffer_limits(high=HIGH_WATER)
         self._expect_head()
         if self._task_handler is not None:
             self._task_handler.add_done_callback(self._serving_ended)
 
+    def take_over(
+        self, transport: asyncio.Transport, known: Credentials, data: bytes, *, served: bool, late_at: float
+    ) -> None:
+        """Go on with a connection of the other lane: `data` was read and not answered, and a head that began
+        with it must be complete at `late_at`."""
+        self._known = known
+        self._served_before = served
+        transport.set_protocol(self)
+        self.connection_made(transport)
+        self.data_received(data)
+        if not self._request_count:
+            self._head_came()
+            self._head_bytes = len(data)
+            self._head_timer = self._loop.call_at(late_at, self._head_is_late)
+            if self._head_bytes > self._gateway.timeouts.max_header_size:
+                self._refuse(431)
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self._head_came()
-        self._wire = None
+        self.wire = None
         super().connection_lost(exc)
-        self._gateway.went(self)
+        self._gateway.guests.went(self)
 
     def data_received(self, data: bytes) -> None:
         requests = self._request_count
@@ -267,7 +292,7 @@ class GatewayProtocol(web.RequestHandler):
         if request.writer.output_size > 0:
             self.abort()
             raise ConnectionResetError("an answer has begun: there can't be another in it")
-        return Rendered(_refusal(status), keep_alive=False)
+        return Rendered(refusal(status), keep_alive=False)
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         log.error("http.failed", problem=str(args[0]) if args else "", exc_info=kw.get("exc_info"))
@@ -296,7 +321,7 @@ class GatewayProtocol(web.RequestHandler):
             self._keepalive_handle = None
             return
         super()._process_keepalive()
-        wire = self._wire
+        wire = self.wire
         if self._force_close and wire is not None and wire.get_write_buffer_size():
             self.abort()  # it has not even taken its last answer
 
@@ -324,11 +349,12 @@ class GatewayProtocol(web.RequestHandler):
         """Answer in the place of a request that never became one, and close."""
         if self.transport is not None:
             self._gateway.malformed(self, status)
-            self.transport.write(_refusal(status))
+            self.transport.write(refusal(status))
         self.force_close()
 
 
-def _refusal(status: int) -> bytes:
+def refusal(status: int) -> bytes:
+    """A short answer to what never became a request."""
     words = answers.PHRASES[status].decode()
     return answers.answer(
         status, answers.error_body(words, 0.0), answers.JSON, method=b"GET", minor=1, keep_alive=False
@@ -336,7 +362,7 @@ def _refusal(status: int) -> bytes:
 
 
 class GatewayServer(web.Server):
-    """Makes a `GatewayProtocol` for each connection and knows those that are open."""
+    """Makes a `GatewayProtocol` for each connection that is to be aiohttp's."""
 
     def __init__(
         self,
@@ -344,10 +370,8 @@ class GatewayServer(web.Server):
         *,
         timeouts: Timeouts,
         stall_timeout: Callable[[], float],
-        malformed: MalformedSeen,
-        ledger: Ledger,
-        turned_away: TurnedAway,
-        left: Callable[[], None],
+        malformed: Callable[[Guest, int], None],
+        guests: Guests,
     ) -> None:
         # handler_cancellation: a client that leaves cancels its request.
         super().__init__(handler, handler_cancellation=True)
@@ -355,35 +379,8 @@ class GatewayServer(web.Server):
         self.stall_timeout = stall_timeout
         """Seconds, at this moment: it is reloadable."""
         self.malformed = malformed
-        self.ledger = ledger
-        self.turned_away = turned_away
-        self.open: set[GatewayProtocol] = set()
-        self.emptied = asyncio.Event()
-        self.emptied.set()
-        self._left = left
+        self.guests = guests
 
     def protocol(self, generation: Generation) -> GatewayProtocol:
         """A protocol for a connection that was accepted under `generation`."""
         return GatewayProtocol(self, generation, asyncio.get_running_loop())
-
-    def came(self, protocol: GatewayProtocol, transport: asyncio.Transport) -> None:
-        """A handshake is done. Whom OpenSSL let in may still have no place here (`tls.allowed_clients`)."""
-        self.open.add(protocol)
-        self.emptied.clear()
-        tls = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
-        why = objection(protocol.generation, certificate) if tls is not None else None
-        if why is not None:
-            self.turned_away(protocol, why)
-            protocol.cut(why)
-        else:
-            protocol.entry = self.ledger.enter(protocol, protocol.generation, certificate)
-            protocol.identity = str(ClientIdentity.of_der(certificate)) if certificate else None
-
-    def went(self, protocol: GatewayProtocol) -> None:
-        self.open.discard(protocol)
-        if protocol.entry is not None:
-            self.ledger.leave(protocol.entry)
-        if not self.open:
-            self.emptied.set()
-        self._left()

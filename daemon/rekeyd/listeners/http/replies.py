@@ -5,21 +5,28 @@ The rule: an answer is noted in its visit and rendered whole; it says whether th
 Must not know: how a request is judged or forwarded.
 """
 
-import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import orjson
 
 from rekeyd.access.verdict import Denied
 from rekeyd.http1 import answers
 from rekeyd.http1.request import Field, Malformed, Request
-from rekeyd.listeners.http.protocol import GatewayProtocol, Rendered
-from rekeyd.listeners.http.visit import Visit
+from rekeyd.listeners.http.visit import Guest, Visit
 
 Health = Callable[[], Awaitable[dict[str, bool]]]
 """Answers for readiness: each check by name, and whether it holds."""
 
 _OURS = b"/.rekeyd"
+
+
+class Reply(NamedTuple):
+    """A whole answer, and whether its connection stays."""
+
+    data: bytes
+    keep_alive: bool
 
 
 class Replies:
@@ -29,7 +36,7 @@ class Replies:
         self._health = health
         self.draining = False
 
-    async def local(self, visit: Visit, request: Request) -> Rendered:
+    async def local(self, visit: Visit, request: Request) -> Reply:
         """`/.rekeyd/livez` and `/.rekeyd/readyz`: open, and saying no more than which check fails."""
         visit.reason = "health"
         if request.path not in {_OURS + b"/livez", _OURS + b"/readyz"}:
@@ -44,23 +51,23 @@ class Replies:
         status = 200 if good else 503
         return self._render(visit, request, status, body, answers.JSON, (b"Cache-Control", b"no-store"))
 
-    def preflight(self, visit: Visit, request: Request) -> Rendered:
+    def preflight(self, visit: Visit, request: Request) -> Reply:
         """Browsers ask without a key what they may ask with one (the Fetch standard, "CORS-preflight")."""
         visit.reason = "preflight"
         return self._render(visit, request, 204, b"", *answers.preflight_fields(request.fields))
 
-    def denial(self, visit: Visit, request: Request, denied: Denied) -> Rendered:
+    def denial(self, visit: Visit, request: Request, denied: Denied) -> Reply:
         body, fields = answers.body_of(denied, _age(visit))
         return self._render(visit, request, answers.status_of(denied), body, *fields, *_cors_fields(visit))
 
     def error(
         self, visit: Visit, request: Request | Malformed, status: int, *, message: str, close: bool = False
-    ) -> Rendered:
+    ) -> Reply:
         """An answer with a `message`; with `close` the last one on its connection."""
         body = answers.error_body(message, _age(visit))
         return self._render(visit, request, status, body, answers.JSON, *_cors_fields(visit), close=close)
 
-    def closes(self, request: Request, connection: GatewayProtocol) -> bool:
+    def closes(self, request: Request, connection: Guest) -> bool:
         """Whether this is the last request on its connection.
 
         Also where another protocol than WebSocket was asked for: aiohttp drops what it read behind that.
@@ -77,7 +84,7 @@ class Replies:
         body: bytes,
         *fields: Field,
         close: bool = False,
-    ) -> Rendered:
+    ) -> Reply:
         visit.status = status
         if isinstance(request, Malformed):
             method, minor, stays = b"GET", 1, False
@@ -86,7 +93,7 @@ class Replies:
             # A client that waits for 100 may send its body or not: only a new connection is clear again.
             stays = not (close or request.expects_continue or self.closes(request, visit.connection))
         data = answers.answer(status, body, *fields, method=method, minor=minor, keep_alive=stays)
-        return Rendered(data, keep_alive=stays)
+        return Reply(data, stays)
 
 
 def is_ours(request: Request) -> bool:
@@ -104,7 +111,7 @@ def is_preflight(request: Request) -> bool:
 
 
 def _age(visit: Visit) -> float:
-    return asyncio.get_running_loop().time() - visit.started
+    return time.monotonic() - visit.started
 
 
 def _cors_fields(visit: Visit) -> tuple[Field, ...]:

@@ -7,21 +7,55 @@ Must not know: how a request is served.
 """
 
 from dataclasses import dataclass
-
-from aiohttp import web
+from typing import Protocol
 
 from rekeyd.access.verdict import Allowed, Denied
 from rekeyd.http1 import forwarding
 from rekeyd.http1.introduction import introduced
 from rekeyd.http1.request import Field, Request, printable
 from rekeyd.http1.response import SWITCHING_PROTOCOLS
-from rekeyd.listeners.http.protocol import GatewayProtocol
-from rekeyd.system.peers import address_of
 from rekeyd.telemetry.decisions import Decision
 from rekeyd.trust.generation import Generation
-from rekeyd.upstream.relay import Relay
 
 _OPEN_TO_ALL = frozenset({"health", "preflight"})
+
+
+class Guest(Protocol):
+    """A client's connection, as far as a visit tells of it."""
+
+    @property
+    def generation(self) -> Generation:
+        """The one under which the connection was accepted."""
+
+    @property
+    def identity(self) -> str | None:
+        """What to call the client by its certificate."""
+
+    @property
+    def peer(self) -> str:
+        """Its address, without the port."""
+
+    @property
+    def tls(self) -> str | None:
+        """The version, such as `TLSv1.3`; None in the clear."""
+
+    @property
+    def cipher(self) -> str | None: ...
+
+    @property
+    def retiring(self) -> bool:
+        """Whether the answer at hand is the last."""
+
+    @property
+    def cut_for(self) -> str | None:
+        """Why it was cut, if it was."""
+
+
+class Passing(Protocol):
+    """What passes an answer on: `status` is what the client got to see of it."""
+
+    @property
+    def status(self) -> int | None: ...
 
 
 @dataclass(slots=True)
@@ -30,7 +64,7 @@ class Visit:
 
     started: float
     generation: Generation
-    connection: GatewayProtocol
+    connection: Guest
     peer: str
     client: str
     tls: str | None
@@ -41,14 +75,7 @@ class Visit:
     reason: str = ""
     status: int | None = None
     failure: str | None = None
-    relay: Relay | None = None
-
-    @classmethod
-    def begin(cls, connection: GatewayProtocol, generation: Generation, now: float) -> "Visit":
-        transport = connection.transport
-        peer = address_of(transport.get_extra_info("peername") if transport is not None else None)
-        tls = transport.get_extra_info("ssl_object") if transport is not None else None
-        return cls(now, generation, connection, peer, peer, tls.version() if tls is not None else None)
+    relay: Passing | None = None
 
     @property
     def told(self) -> int | None:
@@ -59,37 +86,36 @@ class Visit:
     def is_tunnel(self) -> bool:
         return self.told == SWITCHING_PROTOCOLS
 
-    def asks_for(self, raw: web.BaseRequest) -> bytes:
-        """Note what was asked; the target, as it came."""
-        target = raw.raw_path.encode("utf-8", "surrogateescape")
-        self.method = raw.method
+    def asks_for(self, method: str, target: bytes) -> None:
+        """Note what was asked; the target as it came."""
+        self.method = method
         if target.startswith(b"/"):  # another form may hold a password
             self.path = printable(target)
-        return target
 
     def decision(self, now: float) -> Decision:
         """The line that is written of it."""
         verdict = self.verdict
         allowed = isinstance(verdict, Allowed) or self.reason in _OPEN_TO_ALL
         credential = verdict.credential if verdict is not None else None
+        # By place, in the order of `Decision`: one is made for every request.
         return Decision(
-            decision="allowed" if allowed else "denied",
-            reason=verdict.reason if verdict is not None else self.reason,
-            key_id=verdict.key_id if verdict is not None else None,
-            right_needed=verdict.needed if verdict is not None else None,
-            method=self.method or None,
-            path=self.path or None,
-            status=self.told,
-            client=self.client,
-            request_id=self.request_id or None,
-            duration=now - self.started,
-            tls=self.tls,
-            generation=self.generation.number,
-            failure=self.failure,
-            client_certificate=self.connection.identity,
-            connection_generation=self._older(),
-            subject=credential.subject if credential is not None else None,
-            token_id=credential.token_id if credential is not None else None,
+            "allowed" if allowed else "denied",
+            self.reason if verdict is None else verdict.reason,
+            None if credential is None else credential.id,
+            None if verdict is None else verdict.needed,
+            self.method or None,
+            self.path or None,
+            self.told,
+            self.client,
+            self.request_id or None,
+            now - self.started,
+            self.tls,
+            self.generation.number,
+            self.failure,
+            self.connection.identity,
+            self._older(),
+            None if credential is None else credential.subject,
+            None if credential is None else credential.token_id,
         )
 
     def _older(self) -> int | None:
@@ -99,28 +125,23 @@ class Visit:
 
     def onward(self, request: Request, origin: forwarding.Origin, verdict: Allowed) -> bytes:
         """The head that goes to the upstream."""
+        before, after = self.around_id(request, origin, verdict)
+        return before + self.request_id.encode() + after
+
+    def around_id(self, request: Request, origin: forwarding.Origin, verdict: Allowed) -> tuple[bytes, bytes]:
+        """The same but for the request's id. It is alike for all requests that are, and were let in alike."""
         upstream = self.generation.settings.upstream
         added: list[Field] = []
         if upstream.api_key is not None:
             added.append((b"api-key", upstream.api_key.get_secret_value().encode()))
         address = upstream.http
         if upstream.identity_headers or (address is not None and address.scheme == "demo"):
-            added += self._introduced(verdict)
-        return forwarding.onward(
+            guest = self.connection
+            added += introduced(verdict, tls=guest.tls, cipher=guest.cipher, certificate=guest.identity)
+        return forwarding.around_id(
             request,
             origin,
-            request_id=self.request_id.encode(),
             default_authority=address.authority.encode() if address is not None else b"",
             added=added,
             keep_credentials=self.generation.passes_credentials,
-        )
-
-    def _introduced(self, verdict: Allowed) -> list[Field]:
-        transport = self.connection.transport
-        tls = transport.get_extra_info("ssl_object") if transport is not None else None
-        return introduced(
-            verdict,
-            tls=tls.version() if tls is not None else None,
-            cipher=tls.cipher()[0] if tls is not None else None,
-            certificate=self.connection.identity,
         )

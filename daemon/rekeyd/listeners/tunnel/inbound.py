@@ -13,7 +13,7 @@ from rekeyd.listeners.tunnel.tunnel import Tunnel
 from rekeyd.listeners.tunnel.tunnels import Tunnels
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import P2p
-from rekeyd.system.tls_stream import NEXT_ADDRESS
+from rekeyd.system.dialing import dial
 from rekeyd.telemetry.handshakes import HandshakeLog
 from rekeyd.telemetry.tunnels import Way
 from rekeyd.trust.generation import Generation
@@ -87,12 +87,10 @@ class _InboundTunnel(Tunnel):
         upstream = self._inbound.settings().upstream
         if upstream is None:
             raise ConnectionRefusedError("cluster.p2p.upstream is not set")
-        loop, far = asyncio.get_running_loop(), End(self)
+        far = End(self)
         if upstream.path:
-            await loop.create_unix_connection(lambda: far, upstream.path)
+            await asyncio.get_running_loop().create_unix_connection(lambda: far, upstream.path)
         else:
-            await loop.create_connection(
-                lambda: far, upstream.host, upstream.port, happy_eyeballs_delay=NEXT_ADDRESS
-            )
+            await dial(lambda: far, upstream.host, upstream.port)
         self.reach.proved()
         return far
