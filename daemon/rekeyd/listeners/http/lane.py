@@ -19,15 +19,15 @@ from typing import Any, cast
 
 import structlog
 
-from rekeyd.access.admission import Ask, Presented
 from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
-from rekeyd.http1 import forwarding, plain
-from rekeyd.http1.request import Request, printable
+from rekeyd.http1 import plain
 from rekeyd.ledger import Entry, Use
+from rekeyd.listeners.http.deadline import Deadline
 from rekeyd.listeners.http.desk import Desk, added_for, told_of
 from rekeyd.listeners.http.guests import Credentials, Guests
 from rekeyd.listeners.http.inspection import inspect
 from rekeyd.listeners.http.protocol import GatewayProtocol, Timeouts, refusal
+from rekeyd.listeners.http.recognised import Recognised
 from rekeyd.listeners.http.replies import Reply, is_ours
 from rekeyd.listeners.http.visit import Visit
 from rekeyd.listeners.http.wire import HIGH_WATER, LINGER, break_off
@@ -43,7 +43,6 @@ _KEPT = 4096
 """Bytes of a head that is kept for comparison at most: there is one for each connection."""
 _PIECES = 8
 """In more pieces than this a head is aiohttp's: each has what came so far looked at again."""
-_NOBODY = object()
 
 
 class LaneHost:
@@ -58,34 +57,6 @@ class LaneHost:
         self.other = other
 
 
-class Recognised:
-    """A head, and all that follows from its bytes, its connection and a generation; no decision."""
-
-    __slots__ = ("around", "ask", "generation", "let_in_by", "method", "origin", "path", "raw", "request")
-
-    def __init__(self, raw: bytes, request: Request, guest: "Lane", generation: Generation) -> None:
-        trusted = generation.settings.service.trusted_proxies
-        self.raw = raw
-        self.request = request
-        self.generation = generation
-        self.method = request.method.decode()
-        self.path = printable(request.target)
-        self.origin = forwarding.origin_of(request, guest.peer, tls=guest.tls is not None, trusted=trusted)
-        self.ask = Ask(request.method, request.path, Presented.among(request.fields), self.origin.client)
-        self.let_in_by: object = _NOBODY
-        self.around = (b"", b"")
-
-    def onward(self, visit: Visit, verdict: Allowed) -> bytes:
-        """The head that goes to the upstream."""
-        if visit.generation is not self.generation:
-            return visit.onward(self.request, self.origin, verdict)
-        if verdict.credential is not self.let_in_by:
-            self.around = visit.around_id(self.request, self.origin, verdict)
-            self.let_in_by = verdict.credential
-        before, after = self.around
-        return before + visit.request_id.encode() + after
-
-
 class Lane(asyncio.Protocol):
     """One client connection, see above. It is `Guest` to the gateway and `passage.Client` to the upstream."""
 
@@ -93,6 +64,7 @@ class Lane(asyncio.Protocol):
         "_ahead",
         "_arrived",
         "_closing",
+        "_deadline",
         "_desk",
         "_ends",
         "_full_since",
@@ -111,8 +83,6 @@ class Lane(asyncio.Protocol):
         "_skip",
         "_socket",
         "_task",
-        "_timer",
-        "_timer_at",
         "_turning",
         "_use",
         "_visit",
@@ -160,8 +130,7 @@ class Lane(asyncio.Protocol):
         self._gone: str | None = None
         self._since = 0.0
         self._full_since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._deadline = Deadline(self._loop, self._due, self._too_late)
 
     # Who it is.
 
@@ -193,11 +162,11 @@ class Lane(asyncio.Protocol):
         self._host.guests.came(self, self.generation, self._known)
         self.turned_away = self.entry is None
         self._since = self._loop.time()
-        self._expect(self._since + self._host.timeouts.header)
+        self._deadline.expect(self._since + self._host.timeouts.header)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self.wire = None
-        self._stop_timer()
+        self._deadline.end()
         if self._task is not None:
             self._task.cancel()
         if self._room is not None and not self._room.done():
@@ -221,7 +190,7 @@ class Lane(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.full = True
         self._full_since = self._loop.time()
-        self._expect(self._full_since + self._desk.stall_timeout())
+        self._deadline.expect(self._full_since + self._desk.stall_timeout())
 
     def resume_writing(self) -> None:
         self.full = False
@@ -246,7 +215,7 @@ class Lane(asyncio.Protocol):
 
     def body_wanted(self) -> None:
         self._since = self._loop.time()
-        self._expect(self._since + self._desk.stall_timeout())
+        self._deadline.expect(self._since + self._desk.stall_timeout())
         self._pass_body()
 
     def passed(self) -> None:
@@ -346,7 +315,7 @@ class Lane(asyncio.Protocol):
     def _wait_for_head(self, data: bytes) -> None:
         if not self._pieces:
             self._since = self._since if not self._served else self._loop.time()
-            self._expect(self._since + self._host.timeouts.header)
+            self._deadline.expect(self._since + self._host.timeouts.header)
         self._pieces += 1
         if self._pieces > _PIECES or len(data) > self._desk.max_head or not plain.may_become_plain(data):
             self._hand_over()
@@ -357,7 +326,7 @@ class Lane(asyncio.Protocol):
         if wire is None:
             return
         self._read_on()
-        self._stop_timer()
+        self._deadline.end()
         self.wire, self._ahead, self._last = None, b"", None
         other = self._host.other(self.generation)
         other.retiring, other.cut_for = self.retiring, self.cut_for
@@ -516,7 +485,7 @@ class Lane(asyncio.Protocol):
         self._since = self._loop.time()
         self._ends = self._ends or not stays
         if self._skip:
-            self._expect(self._since + LINGER)
+            self._deadline.expect(self._since + LINGER)
         else:
             self._rest()
         if self._ahead:
@@ -538,7 +507,7 @@ class Lane(asyncio.Protocol):
             if self.wire is not None and not self.wire.is_closing():
                 self._closing = self._loop.create_task(self._close())
             return
-        self._expect(self._since + self._host.timeouts.idle)
+        self._deadline.expect(self._since + self._host.timeouts.idle)
         if self.retiring:
             self.retire()
 
@@ -587,22 +556,11 @@ class Lane(asyncio.Protocol):
 
     # Time.
 
-    def _expect(self, at: float) -> None:
-        """Look at the clock at `at`, or before. Most timers would never go off: one is set anew only where it
-        would come too late."""
-        if self._timer is None or self._timer_at > at:
-            self._stop_timer()
-            self._timer_at = at
-            self._timer = self._loop.call_at(at, self._look_at_the_clock)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def _due(self) -> float | None:
         """Until when what we wait for must have happened."""
         timeouts = self._host.timeouts
+        if self.wire is None:
+            return None
         if self.full:
             return self._full_since + self._desk.stall_timeout()
         if self._visit is not None:
@@ -613,16 +571,6 @@ class Lane(asyncio.Protocol):
         if self._ends:
             return None
         return self._since + (timeouts.header if self._ahead or not self._served else timeouts.idle)
-
-    def _look_at_the_clock(self) -> None:
-        self._timer = None
-        due = self._due() if self.wire is not None else None
-        if due is None:
-            return
-        if self._loop.time() < due:
-            self._expect(due)
-        else:
-            self._too_late()
 
     def _too_late(self) -> None:
         wire = self.wire
