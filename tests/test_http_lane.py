@@ -31,6 +31,7 @@ from support.wire import END_OF_HEAD, Link, answering, ok, request
 HOST = b"Host: service.test"
 KEY = b"api-key: " + API_KEY.encode()
 QUICK = {"header_timeout": 0.8, "idle_timeout": 0.25, "stall_timeout": 0.3, "max_header_size_kb": 4}
+PATIENT = {"header_timeout": 20, "stall_timeout": 20}
 _ONWARD = re.compile(
     rb"[A-Z]+ /[!-~\x80-\xff]* HTTP/1\.1\r\n(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: ?[\t -~\x80-\xff]*\r\n)+\r\n"
 )
@@ -143,7 +144,8 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Bench"]:
 class Bench:
     """Twins that outlive one example, on a loop of their own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **service: float) -> None:
+        self._service = {**QUICK, **service}
         self._patch = pytest.MonkeyPatch()
         self._patch.setattr(lane, "LINGER", 0.2)
         self._patch.setattr(protocol, "LINGER", 0.2)
@@ -155,7 +157,9 @@ class Bench:
         scenes = []
         for name, short in (("short", True), ("long", False)):
             (folder / name).mkdir()
-            scene = await self._stack.enter_async_context(stage(folder / name, hearing, service=QUICK))
+            scene = await self._stack.enter_async_context(
+                stage(folder / name, hearing, service=self._service)
+            )
             scene.gateway.short = short
             scenes.append(scene)
         return Twins(scenes)
@@ -321,17 +325,26 @@ def cases(draw: st.DrawFn) -> list[bytes]:
     ]
 )
 def test_the_same_bytes_come_to_the_same_in_both_lanes(twins: Bench, sent: list[list[bytes]]) -> None:
-    short, long = twins.see(sent)
+    # On a busy machine a timeout may come first in one lane and not in the other: what is seen thrice is a
+    # difference.
+    found = next((None for _ in range(3) if difference(sent, *twins.see(sent)) is None), "seen thrice")
+    assert found is None, difference(sent, *twins.see(sent))
+
+
+def difference(sent: list[list[bytes]], short: Seen, long: Seen) -> object:
+    """What did not come to the same, if anything."""
     spoilt = False
     for case, one, other in zip(sent, short.answers, long.answers, strict=True):
         if one != other:
-            assert is_spoilt(one, other), case
+            if not is_spoilt(one, other):
+                return case, one, other
             spoilt = True
     if spoilt:
-        assert not Counter(long.upstream) - Counter(short.upstream)
-    else:
-        assert short.upstream == long.upstream
-        assert short.lines == long.lines
+        missing = Counter(long.upstream) - Counter(short.upstream)
+        return missing or None
+    if short.upstream != long.upstream:
+        return short.upstream, long.upstream
+    return None if short.lines == long.lines else (short.lines, long.lines)
 
 
 def is_spoilt(short: list[Any], long: list[Any]) -> bool:
@@ -346,10 +359,12 @@ def is_spoilt(short: list[Any], long: list[Any]) -> bool:
     return dropped or late
 
 
-def test_a_request_may_be_cut_at_every_byte(twins: Bench) -> None:
+def test_a_request_may_be_cut_at_every_byte(tmp_path: Path) -> None:
     whole = request("POST", "/collections/a/points/search", "X-A: b", key=API_KEY, body=b"hello")
     sent = [[whole[:cut], whole[cut:]] for cut in range(1, len(whole))]
-    short, long = twins.see([*sent, [bytes([byte]) for byte in whole]])
+    patient = Bench(tmp_path, **PATIENT)
+    short, long = patient.see([*sent, [bytes([byte]) for byte in whole]])
+    patient.end()
     assert short == long
     assert len(short.upstream) == len(whole)
 
