@@ -83,7 +83,7 @@ class TlsConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.raw = cast(asyncio.Transport, transport)
         if not self.session.tls.server_side:
-            self._advance(b"")
+            self._say(self.session.start)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         return received
@@ -154,23 +154,18 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def send(self, data: bytes | memoryview) -> None:
         if not (self.raw.is_closing() or self.session.finished):
-            self.session.send(data)
-            self._flush()
+            self._say(lambda: self.session.send(data))
 
     def finish(self) -> None:
         """Close our direction; the other goes on."""
-        if not (self.raw.is_closing() or self.session.finished):
-            self.session.finish()
-            self._flush()
+        if not (self.raw.is_closing() or self.session.finished) and self._say(self.session.finish):
             with contextlib.suppress(OSError):  # it was reset, and that is about to be told
                 self.raw.write_eof()
 
     def close(self) -> None:
         """Send what is left, say that it was all, and hear nothing more."""
-        if self.raw.is_closing():
+        if self.raw.is_closing() or not self._say(self.session.finish):
             return
-        self.session.finish()
-        self._flush()
         self.raw.close()
         if self.framed and self.raw.get_write_buffer_size():
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.raw.abort)
@@ -216,6 +211,16 @@ class TlsConnection(asyncio.BufferedProtocol):
             inside.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self.session.ended and not self.raw.is_closing() and not inside.eof_received():
             self.close()
+
+    def _say(self, what: Callable[[], None]) -> bool:
+        """Whether it could be said; else all is broken off, and who is inside hears of it."""
+        try:
+            what()
+        except ssl.SSLError as error:
+            self._fail(error)
+            return False
+        self._flush()
+        return True
 
     def _flush(self) -> None:
         if pending := self.session.pending():
