@@ -27,6 +27,8 @@ from rekeyd.system.tls_session import Session
 
 CHUNK = 128 * 1024
 """Bytes that are received, decrypted and passed on at once."""
+FIRST = 8 * 1024
+"""The same before the handshake is over: twice that may wait for its turn, in thousands of connections."""
 NEXT_ADDRESS = 0.25
 """Seconds after which the next address of a name is tried, beside one that does not answer (RFC 8305, 5)."""
 CLOSE_TIMEOUT = 2.0
@@ -34,6 +36,7 @@ CLOSE_TIMEOUT = 2.0
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 received = memoryview(bytearray(CHUNK))
 """Where every connection of this thread receives: it is used up before the next one does."""
+_first = received[:FIRST]
 
 Factory = Callable[[], asyncio.Protocol]
 Done = Callable[[Exception | None], None]
@@ -86,7 +89,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._say(self.session.start)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return received
+        return received if self.session.established else _first
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.session.established:
