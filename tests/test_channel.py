@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -124,6 +125,23 @@ async def test_who_does_not_read_costs_a_bounded_number_of_messages(pair: Pair) 
     for _ in range(2 * KEPT):
         one.channel.tell("anything")
     assert one.ended == 1
+
+
+async def test_who_waits_until_all_is_sent_is_never_cut_off(pair: Pair) -> None:
+    one = End().open(pair[0])
+    said = 0
+    with contextlib.suppress(TimeoutError):
+        while said < 2 * KEPT:
+            one.channel.tell("anything", "x" * 100)
+            said += 1
+            await asyncio.wait_for(one.channel.all_sent(), 0.1)
+    assert one.ended == 0
+    assert said < KEPT
+    other = End().open(pair[1])
+    await asyncio.wait_for(one.channel.all_sent(), 5)
+    assert len(await other.hear(said)) == said
+    other.channel.close()
+    await asyncio.wait_for(one.channel.all_sent(), 5)
 
 
 @pytest.mark.parametrize(

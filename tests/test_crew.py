@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from structlog.testing import capture_logs
 
 from rekeyd.errors import RekeydError
 from rekeyd.front import build
@@ -24,6 +25,7 @@ from rekeyd.trust.generation import Generation
 from rekeyd.workers import crew as crews
 from rekeyd.workers.crew import Crew, Origin
 from rekeyd.workers.member import WorkerError
+from rekeyd.workers.pauses import PAUSES
 from support.generations import API_KEY, Site
 from support.live import Connection, configure
 from support.waiting import eventually
@@ -170,6 +172,64 @@ async def test_a_generation_that_one_can_not_build_is_served_by_none(
         async with supervisor.client() as client:
             assert (await client.ask(key=API_KEY)).status == 200
     assert (await supervisor.crew.report()).connections.keys() <= {1}
+
+
+async def test_one_that_comes_between_preparing_and_publishing_serves_on(supervisor: Supervisor) -> None:
+    supervisor.site.rotate()
+    serving = build(supervisor.site.disk.load().generation(2))
+    assert await supervisor.crew.prepare(serving) is None
+    before = await supervisor.pids()
+    os.kill(before[0], signal.SIGKILL)
+    await eventually(lambda: len(began(supervisor) - set(before)) == 1, what="another worker", timeout=15)
+    supervisor.current.publish(serving)
+    await supervisor.crew.spread(serving)
+    pids = await supervisor.pids()
+    assert len(pids) == 2
+    assert set(pids) == began(supervisor)
+    for _ in range(8):
+        async with supervisor.client() as client:
+            assert (await client.ask(key=API_KEY)).status == 200
+    assert (await supervisor.crew.report()).connections.keys() <= {2}
+
+
+def began(supervisor: Supervisor) -> set[int]:
+    return {member.pid for member in supervisor.crew._members}
+
+
+async def test_one_that_is_leaving_is_nothing_against_a_generation(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = supervisor.crew._members
+
+    async def gone(*_: Any, **__: Any) -> Any:
+        raise WorkerError("it is gone")
+
+    monkeypatch.setattr(first, "ask", gone)
+    first.leaving = True
+    supervisor.site.rotate()
+    assert (await supervisor.reloader.reload("sighup")).generation == 2
+    monkeypatch.undo()
+
+
+async def test_one_that_dies_early_has_its_place_taken_later(supervisor: Supervisor) -> None:
+    with capture_logs() as told:
+        for _ in range(2):
+            (member,) = (member for member in supervisor.crew._members if member.number == 1)
+            told.clear()
+            member.kill()
+            await eventually(
+                lambda: any(line["event"] == "worker.started" for line in told), what="another", timeout=15
+            )
+        assert [line["retry_in"] for line in told if line["event"] == "worker.died"] == [PAUSES[2]]
+
+
+async def test_one_that_begins_while_the_daemon_stops_takes_no_connections(supervisor: Supervisor) -> None:
+    hiring = asyncio.create_task(supervisor.crew._hire(3))
+    await eventually(lambda: len(supervisor.crew._hired) == 3, what="its process")
+    supervisor.crew.close()
+    with pytest.raises(WorkerError, match="no connections are taken"):
+        await hiring
+    assert len(supervisor.crew._members) == 2
 
 
 async def test_who_listens_hears_all_of_them(supervisor: Supervisor) -> None:

@@ -1,8 +1,10 @@
 import asyncio
+import contextlib
 import gc
 import json
 import logging
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,9 +19,11 @@ import structlog
 from aiohttp import ClientSession, web
 from hpack import Decoder, Encoder
 
+from rekeyd.system.tls_session import Session
 from rekeyd.telemetry.destinations import RotatedFile
 from rekeyd.telemetry.logs import Logs, _FromLibraries, configure
 from rekeyd.telemetry.sink import Sink
+from support.pki import Authority
 from support.waiting import eventually
 
 HEAD = ["timestamp", "level", "event", "generation"]
@@ -147,6 +151,24 @@ def test_warnings_and_lost_exceptions_become_lines(record: Callable[..., Recorde
     told = [event.get("exception", event)["message"] for event in events]
     assert "old ways" in told[0]
     assert told[1:] == ["in __del__", "in a thread"]
+
+
+def test_a_server_name_that_is_no_text_is_the_clients_trouble_alone(
+    record: Callable[..., Recorded], tmp_path: Path
+) -> None:
+    recorded = record(level="debug")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*Authority().issue().write(tmp_path))
+    asked: list[str | None] = []
+    context.sni_callback = lambda _, name, __: asked.append(name)
+    client = Session(ssl.create_default_context(), server_side=False, server_hostname="service.example")
+    client.start()
+    hello = client.pending()
+    for said in (hello.replace(b"service", b"serv\xefce"), hello):
+        with contextlib.suppress(ssl.SSLError):
+            Session(context, server_side=True).receive(said)
+    assert asked == ["service.example"]
+    assert recorded.text() == ""
 
 
 def test_the_process_gets_its_own_ways_back(record: Callable[..., Recorded]) -> None:

@@ -135,3 +135,11 @@ def test_nothing_is_handed_over_in_an_environment_without_a_word_of_it() -> None
     environ = {"PATH": "/bin"}
     assert descriptors_handed_over(environ, os.getpid()) == []
     assert environ == {"PATH": "/bin"}
+
+
+@pytest.mark.parametrize("count", ["1000000", "9" * 30])
+def test_what_is_told_of_and_not_there_is_named(count: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rekeyd.system.sockets.FIRST", 900_000)
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}
+    with pytest.raises(SettingsError, match=r"LISTEN_FDS.*no descriptor 900000"):
+        descriptors_handed_over(environ, os.getpid())

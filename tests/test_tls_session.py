@@ -96,6 +96,29 @@ def test_whatever_is_said_arrives_whole(contexts: Contexts, pieces: list[bytes],
     assert two.ended
 
 
+@pytest.mark.parametrize("by", [1, 30, 1 << 20])
+def test_however_little_a_record_holds_all_of_them_arrive(contexts: Contexts, by: int) -> None:
+    one, two = pair(contexts)
+    said = bytes(range(256)) * 2
+    for at in range(len(said)):
+        one.send(said[at : at + 1])
+    assert heard(two, one.pending(), by=by) == said
+
+
+def test_what_came_with_the_end_of_the_handshake_is_heard_after_it(contexts: Contexts) -> None:
+    server, client = contexts
+    one, two = Session(client, server_side=False), Session(server, server_side=True)
+    one.start()
+    two.receive(one.pending())
+    one.receive(two.pending())
+    one.send(b"at once")
+    for byte in one.pending():
+        two.keep(bytes([byte]))
+    assert not two.established
+    assert two.receive(b"") == [b"at once"]
+    assert two.established
+
+
 @settings(max_examples=50, deadline=None)
 @given(noise=st.binary(min_size=1, max_size=200))
 def test_what_is_no_tls_is_an_error_and_nothing_else(contexts: Contexts, noise: bytes) -> None:

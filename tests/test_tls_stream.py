@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rekeyd.system.tls_session import Session
 from rekeyd.system.tls_stream import HandshakeFailedError, TlsConnection, TlsTransport
 from support.mutual import Contexts, context_of, mutual
 from support.pki import Authority
+from support.waiting import eventually
 from support.wire import Link
 
 
@@ -110,6 +111,27 @@ async def test_who_takes_nothing_has_a_moment_for_what_is_left(
         client.transport.resume_reading()
         await client.closed()
         assert isinstance(client.error, ConnectionResetError | ssl.SSLEOFError)
+
+
+async def test_what_waits_for_its_turn_in_a_handshake_is_little(contexts: Contexts) -> None:
+    loop = asyncio.get_running_loop()
+    steps: list[Callable[[], None]] = []
+    session = Session(contexts[0], server_side=True)
+    connection = TlsConnection(session, Link, lambda _: None, queue=steps.append)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = socket.create_connection(at(listening))
+        sock, address = listening.accept()
+        sock.setblocking(False)
+        client.setblocking(False)
+        SocketTransport(sock, connection, address)
+        with client:
+            sending = asyncio.create_task(loop.sock_sendall(client, b"x" * (16 << 20)))
+            await eventually(lambda: not connection.raw.is_reading(), what="the end of reading")
+            assert len(session._kept) <= 2 * tls_stream.FIRST
+            assert len(steps) == 1
+            steps[0]()
+            await eventually(connection.raw.is_closing, what="its end, for it is no TLS")
+            await asyncio.gather(sending, return_exceptions=True)
 
 
 async def test_what_fails_to_begin_is_ended(contexts: Contexts) -> None:

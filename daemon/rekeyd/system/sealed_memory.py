@@ -22,12 +22,13 @@ class SealError(RekeydError):
     """What was handed over can't be believed. The words hold nothing of what is in it."""
 
 
-def sealed(name: str, pieces: Iterable[bytes]) -> int:
+def sealed(name: str, pieces: Iterable[bytes], *, executable: bool = False) -> int:
     """A descriptor of memory that holds `pieces`, one after the other; the caller closes it.
 
-    `name` is for people who look at /proc/PID/fd. Raises OSError where there is no memory left.
+    `name` is for people who look at /proc/PID/fd. `executable` leaves out the seal against execution, for who
+    knows the other four alone. Raises OSError where there is no memory left.
     """
-    descriptor = _create(name)
+    descriptor = _create(name, executable=executable)
     try:
         for piece in pieces:
             _write(descriptor, piece)
@@ -58,8 +59,10 @@ def unsealed(descriptor: int, largest: int) -> bytes:
     return data
 
 
-def _create(name: str) -> int:
+def _create(name: str, *, executable: bool) -> int:
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    if executable:
+        return os.memfd_create(name, flags)
     try:
         return os.memfd_create(name, flags | _NOEXEC_SEAL)
     except OSError as error:

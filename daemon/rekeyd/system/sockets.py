@@ -31,7 +31,8 @@ _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 def descriptors_handed_over(environ: MutableMapping[str, str], pid: int) -> list[tuple[str, int]]:
     """Name and number of each descriptor from the service manager, in its order.
 
-    They are not passed on to children, nor is the word of them: it is taken out of `environ`.
+    They are not passed on to children, nor is the word of them: it is taken out of `environ`. Raises
+    SettingsError where one isn't there.
     """
     told = {name: environ.pop(name, "") for name in _VARIABLES}
     if told["LISTEN_PID"] != str(pid) or not told["LISTEN_FDS"].isdecimal():
@@ -40,8 +41,17 @@ def descriptors_handed_over(environ: MutableMapping[str, str], pid: int) -> list
     names = told["LISTEN_FDNAMES"].split(":") if told["LISTEN_FDNAMES"] else []
     numbers = range(FIRST, FIRST + count)
     for number in numbers:
-        os.set_inheritable(number, False)
+        _keep_from_children(number, count)
     return list(zip([*names, *[""] * count][:count], numbers, strict=True))
+
+
+def _keep_from_children(number: int, count: int) -> None:
+    try:
+        os.set_inheritable(number, False)
+    except OSError:
+        what = f"says that {count} descriptors are handed over, and there is no descriptor {number}"
+        fix = "Leave it to the service manager (see sd_listen_fds(3)), or unset it"
+        raise SettingsError([Problem("the environment", "LISTEN_FDS", what, fix)]) from None
 
 
 @dataclass(slots=True)

@@ -28,11 +28,14 @@ from rekeyd.system.tls_session import Session
 
 CHUNK = 128 * 1024
 """Bytes that are received, decrypted and passed on at once."""
+FIRST = 8 * 1024
+"""The same before the handshake is over: twice that may wait for its turn, in thousands of connections."""
 CLOSE_TIMEOUT = 2.0
 """Seconds to take what is left when a connection is closed that is `framed`."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 received = memoryview(bytearray(CHUNK))
 """Where every connection of this thread receives: it is used up before the next one does."""
+_first = received[:FIRST]
 
 Factory = Callable[[], asyncio.Protocol]
 Done = Callable[[Exception | None], None]
@@ -82,10 +85,10 @@ class TlsConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.raw = cast(asyncio.Transport, transport)
         if not self.session.tls.server_side:
-            self._advance(b"")
+            self._say(self.session.start)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return received
+        return received if self.session.established else _first
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.session.established:
@@ -153,23 +156,18 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def send(self, data: bytes | memoryview) -> None:
         if not (self.raw.is_closing() or self.session.finished):
-            self.session.send(data)
-            self._flush()
+            self._say(lambda: self.session.send(data))
 
     def finish(self) -> None:
         """Close our direction; the other goes on."""
-        if not (self.raw.is_closing() or self.session.finished):
-            self.session.finish()
-            self._flush()
+        if not (self.raw.is_closing() or self.session.finished) and self._say(self.session.finish):
             with contextlib.suppress(OSError):  # it was reset, and that is about to be told
                 self.raw.write_eof()
 
     def close(self) -> None:
         """Send what is left, say that it was all, and hear nothing more."""
-        if self.raw.is_closing():
+        if self.raw.is_closing() or not self._say(self.session.finish):
             return
-        self.session.finish()
-        self._flush()
         self.raw.close()
         if self.framed and self.raw.get_write_buffer_size():
             asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self.raw.abort)
@@ -215,6 +213,16 @@ class TlsConnection(asyncio.BufferedProtocol):
             inside.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self.session.ended and not self.raw.is_closing() and not inside.eof_received():
             self.close()
+
+    def _say(self, what: Callable[[], None]) -> bool:
+        """Whether it could be said; else all is broken off, and who is inside hears of it."""
+        try:
+            what()
+        except ssl.SSLError as error:
+            self._fail(error)
+            return False
+        self._flush()
+        return True
 
     def _flush(self) -> None:
         if pending := self.session.pending():

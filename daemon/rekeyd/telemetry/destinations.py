@@ -186,7 +186,7 @@ class Journal:
             if error.errno not in _TOO_LARGE:
                 raise
         try:
-            memory = sealed("rekeyd log entry", [bytes(data)])
+            memory = sealed("rekeyd log entry", [bytes(data)], executable=True)
         except OSError:  # no memory: what can never be sent must not keep all others from it
             self._socket.send(b"MESSAGE=an entry of %d bytes could not be sent\n" % len(data))
             return len(data)

@@ -316,6 +316,8 @@ def _hooks(logs: Logs) -> Iterator[tuple[object, str, Callable[..., None]]]:
             )
 
     def unraisable(args: "sys.UnraisableHookArgs") -> None:
+        if isinstance(args.exc_value, UnicodeDecodeError) and isinstance(args.object, bytes):
+            return  # `ssl` can't make a server name of a client's bytes; the handshake fails, which is told
         logs.library(
             "error", "python", args.err_msg or "an exception that could not be raised", args.exc_value
         )

@@ -4,7 +4,8 @@ The rules: a message is one datagram that comes whole and in order, or the chann
 that neither side can make the other run anything; what is larger than `INLINE` lies in a sealed memfd that
 comes along, and so may one descriptor. What is asked is answered, once, by number. Nobody waits for a peer
 that does not read: what can't be sent yet is kept, in its order, up to `KEPT` messages; more than that is
-taken for the end. When the channel ends, whoever waits for an answer is told (`ChannelEndedError`).
+taken for the end. So who has much to say that nobody asked for waits for `all_sent`. When the channel ends,
+whoever waits for an answer is told (`ChannelEndedError`).
 
 Must not know: what is said.
 """
@@ -62,6 +63,8 @@ class Channel:
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._kept: deque[tuple[bytes, list[int]]] = deque()
         self._open = True
+        self._none_kept = asyncio.Event()
+        self._none_kept.set()
         self._loop = asyncio.get_running_loop()
         end.setblocking(False)
         self._loop.add_reader(end.fileno(), self._take)
@@ -72,6 +75,10 @@ class Channel:
 
     def answer(self, message: Message, body: Any = None) -> None:
         self._send(_ANSWER, message.number, body)
+
+    async def all_sent(self) -> None:
+        """Wait until nothing is kept: the other side has taken it, or there is none."""
+        await self._none_kept.wait()
 
     async def ask(self, kind: str, body: Any = None, *, within: float, descriptor: int | None = None) -> Any:
         """Ask, and have the answer. `descriptor` stays the caller's. `within` is in seconds.
@@ -99,6 +106,7 @@ class Channel:
         self._end.close()
         while self._kept:
             _close_all(self._kept.popleft()[1])
+        self._none_kept.set()
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_exception(ChannelEndedError("the other process is gone"))
@@ -132,6 +140,7 @@ class Channel:
             try:
                 socket.send_fds(self._end, [data], descriptors)
             except BlockingIOError:
+                self._none_kept.clear()
                 self._loop.add_writer(self._end.fileno(), self._flush)
                 return
             except OSError:
@@ -139,6 +148,7 @@ class Channel:
                 return
             self._kept.popleft()
             _close_all(descriptors)
+        self._none_kept.set()
         self._loop.remove_writer(self._end.fileno())
 
     # Receiving.

@@ -6,9 +6,8 @@ The rules:
    own connections along and nobody else's, and what is queued is taken by another.
 2. A generation is prepared by all workers or published by none; it is announced when all have it. Who comes
    later (the place of one that died) begins with the one that is current.
-3. A worker that dies is replaced: at once if it lived for `LIVED` seconds, ever later if not. One that
-   doesn't answer for `PATIENCE` is killed. Where one can't even begin when the daemon starts, the daemon
-   doesn't.
+3. A worker that dies is replaced (`pauses.py`). One that doesn't answer for `PATIENCE` is killed. Where one
+   can't even begin when the daemon starts, the daemon doesn't.
 4. What workers count is added up here, and outlives them but for the last `PULSE` of one that crashed.
 
 Must not know: files, what asks for reloads, or how a worker serves.
@@ -42,6 +41,7 @@ from rekeyd.trust.generation import Generation
 from rekeyd.workers.channel import Message
 from rekeyd.workers.guests import CrewWay, Guests
 from rekeyd.workers.member import Member, WorkerError
+from rekeyd.workers.pauses import Pauses
 
 log = structlog.get_logger()
 
@@ -50,8 +50,6 @@ PULSE = 5.0
 PATIENCE = 10.0
 BUILD = 60.0
 """Seconds for a worker to build a generation: a hundred thousand keys and a thousand pairs take ten."""
-LIVED = 10.0
-_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 _LAST_WORDS = 10.0
 
 
@@ -114,6 +112,7 @@ class Crew:
         self._held: _Held | None = None
         self._next: _Held | None = None
         self._before: _Held | None = None
+        self._pauses = Pauses()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._burials: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -151,8 +150,7 @@ class Crew:
             begin = {"file": self._origin.file, "source": self._origin.source, "sockets": sockets}
             await member.ask("begin", begin, within=BUILD)
             await self._bring_up_to_date(member)
-            self._members.add(member)
-            await member.ask("open", within=BUILD)
+            await self._join(member)
         except BaseException:
             member.leaving = True
             member.kill()
@@ -160,6 +158,12 @@ class Crew:
         if self._logs.hub.wanted:
             member.tell("hear", True)
         log.info("worker.started", worker=number, worker_pid=member.pid)
+
+    async def _join(self, member: Member) -> None:
+        if self._stopping:
+            raise WorkerError("no connections are taken any more")
+        self._members.add(member)
+        await member.ask("open", within=BUILD)
 
     async def _bring_up_to_date(self, member: Member) -> None:
         """Until what it has is what is current: that may change meanwhile."""
@@ -201,7 +205,9 @@ class Crew:
             serving.generation.number, await asyncio.to_thread(self._seal, serving.generation)
         )
         found = await self._each(lambda member: self._hand_over(member, held))
-        problem = next((str(answer) for _, answer in found if isinstance(answer, WorkerError)), None)
+        # One that is leaving may be gone by now. If it isn't, it ends when it can't follow (`spread`).
+        answers = [answer for member, answer in found if not member.leaving]
+        problem = next((str(answer) for answer in answers if isinstance(answer, WorkerError)), None)
         if problem is not None:
             self._drop_next()
         return problem
@@ -215,9 +221,16 @@ class Crew:
         elif self._before is not None and self._before.number == number:
             self._drop(self._held)
             self._held, self._before = self._before, None
-        for member, answer in await self._all("publish", {"number": number}):
-            if isinstance(answer, WorkerError):
-                member.kill()  # it would go on serving what isn't current
+        answers = await self._all("publish", {"number": number})
+        late = [member for member, answer in answers if isinstance(answer, WorkerError)]
+        await asyncio.gather(*map(self._catch_up, late))
+
+    async def _catch_up(self, member: Member) -> None:
+        """It came after the others had prepared. Else it is killed: it would serve what isn't current."""
+        try:
+            await self._bring_up_to_date(member)
+        except (OSError, WorkerError):
+            member.kill()
 
     def follow(self, generation: Generation, *, changed: bool) -> None:
         """Workers have it from `spread`."""
@@ -342,20 +355,22 @@ class Crew:
         if member.leaving or self._stopping:
             log.info("worker.left", worker=member.number, worker_pid=member.pid)
             return
-        lived = asyncio.get_running_loop().time() - member.since
-        log.error("worker.died", worker=member.number, worker_pid=member.pid, problem=how)
-        self._begin(self._replace(member.number, at_once=lived >= LIVED))
+        pause = self._pauses.after(member.number, asyncio.get_running_loop().time() - member.since)
+        log.error("worker.died", worker=member.number, worker_pid=member.pid, problem=how, retry_in=pause)
+        self._begin(self._replace(member.number, pause))
 
-    async def _replace(self, number: int, *, at_once: bool) -> None:
-        pauses = iter(_PAUSES)
+    async def _replace(self, number: int, pause: float = 0.0) -> None:
+        await asyncio.sleep(pause)
         while not self._stopping:
-            if not at_once:
-                await asyncio.sleep(next(pauses, _PAUSES[-1]))
             try:
                 await self._hire(number)
             except (OSError, WorkerError) as error:
-                log.error("worker.failed", worker=number, problem=str(error))  # noqa: TRY400 - its words say it
-                at_once = False
+                if self._stopping:
+                    return
+                pause = self._pauses.after(number, 0)
+                problem = str(error)
+                log.error("worker.failed", worker=number, problem=problem, retry_in=pause)  # noqa: TRY400
+                await asyncio.sleep(pause)
             else:
                 return
 
@@ -370,7 +385,7 @@ class Crew:
 
     async def _renew(self, member: Member) -> None:
         member.leaving = True
-        await self._replace(member.number, at_once=True)
+        await self._replace(member.number)
         with contextlib.suppress(WorkerError):
             await self._let_go(member, self._settings.service.drain_timeout)
 

@@ -192,10 +192,12 @@ class Worker:
             self._hearing = asyncio.get_running_loop().create_task(self._pass_on(), name="hub")
 
     async def _pass_on(self) -> None:
+        """What the supervisor is too slow for waits in the hub, which counts what it has no room for."""
         if self._logs is not None:
             async with self._logs.hub.subscribe() as subscription:
                 async for heard in subscription:
                     self._channel.tell("heard", [heard.name, heard.line.decode()])
+                    await self._channel.all_sent()
 
     # How it ends.
 
