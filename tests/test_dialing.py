@@ -25,9 +25,12 @@ async def test_an_address_that_refuses_leads_to_the_next(monkeypatch: pytest.Mon
     link = Link()
     assert await dial(lambda: link, "service.test", port) is link
     monkeypatch.undo()
-    (await arrived.get()).send(b"welcome")
+    far = await arrived.get()
+    far.send(b"welcome")
     assert await link.take(7) == b"welcome"
     link.abort()
+    await far.closed()
+    await link.closed()
     server.close()
 
 

@@ -131,10 +131,10 @@ def onward(
     keep_credentials: bool = False,
 ) -> bytes:
     """The head that the upstream gets, in HTTP/1.1."""
-    before, after = around_id(
+    around = around_id(
         request, origin, default_authority=default_authority, added=added, keep_credentials=keep_credentials
     )
-    return before + request_id + after
+    return with_id(around, request_id)
 
 
 def around_id(
@@ -169,6 +169,11 @@ def around_id(
         b"X-Request-Id: ",
     ]
     return _lines(lines), _head([b"", *(name + b": " + value for name, value in added)])
+
+
+def with_id(around: tuple[bytes, bytes], request_id: bytes) -> bytes:
+    """The head, of what is around its request id."""
+    return around[0] + _BREAK.sub(b" ", request_id) + around[1]
 
 
 def _head(lines: list[bytes]) -> bytes:

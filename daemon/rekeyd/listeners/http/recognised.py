@@ -38,5 +38,4 @@ class Recognised:
         if verdict.credential is not self.let_in_by:
             self.around = visit.around_id(self.request, self.origin, verdict)
             self.let_in_by = verdict.credential
-        before, after = self.around
-        return before + visit.request_id.encode() + after
+        return forwarding.with_id(self.around, visit.request_id.encode())

@@ -125,8 +125,7 @@ class Visit:
 
     def onward(self, request: Request, origin: forwarding.Origin, verdict: Allowed) -> bytes:
         """The head that goes to the upstream."""
-        before, after = self.around_id(request, origin, verdict)
-        return before + self.request_id.encode() + after
+        return forwarding.with_id(self.around_id(request, origin, verdict), self.request_id.encode())
 
     def around_id(self, request: Request, origin: forwarding.Origin, verdict: Allowed) -> tuple[bytes, bytes]:
         """The same but for the request's id. It is alike for all requests that are, and were let in alike."""
