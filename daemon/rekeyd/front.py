@@ -18,7 +18,7 @@ from rekeyd.gatekeeper import Gatekeeper
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.door import Door, Limits
 from rekeyd.listeners.http.gateway import Guards, HttpGateway, Records
-from rekeyd.proof import DoorWay, Pulse, Way, reason_against
+from rekeyd.proof import DoorWay, Pulse, Way, reason_against_any
 from rekeyd.reload.contexts import ContextError, serving_of
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import Settings
@@ -214,18 +214,12 @@ class Front:
         """Metrics, and their content type."""
         return self.metrics.exposition(accept)
 
-    async def count(self) -> None:
-        """Nothing is counted elsewhere."""
-
     async def verify(self, serving: Serving) -> str | None:
         """Does a client that comes in by a door of ours see what is served now? None where it does.
 
         Through each door that has TLS: the first that shows something else is enough.
         """
-        for way in self._ways:
-            if (reason := await reason_against(serving, way)) is not None:
-                return reason
-        return None
+        return await reason_against_any(serving, self._ways)
 
     async def reason_for_doubt(self, within: float) -> str | None:
         """Does each door of ours still let somebody in, within so many seconds? None where it does."""

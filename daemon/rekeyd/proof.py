@@ -105,6 +105,14 @@ async def reason_against(serving: Serving, way: Way) -> str | None:
         return await probe.reason_against(shown, *way.address, name, announce=announce)
 
 
+async def reason_against_any(serving: Serving, ways: Iterable[Way]) -> str | None:
+    """`reason_against` the first way that shows something else; None where all show what is served."""
+    for way in ways:
+        if (reason := await reason_against(serving, way)) is not None:
+            return reason
+    return None
+
+
 class Pulse:
     """Remembers which doors let somebody in that came from here."""
 

@@ -27,7 +27,7 @@ import structlog
 from rekeyd import __version__
 from rekeyd.calls import grpc_upstream_of
 from rekeyd.front import Place, places_in
-from rekeyd.proof import Pulse, Way, reason_against
+from rekeyd.proof import Pulse, Way, reason_against_any
 from rekeyd.reload.current import Current, Serving
 from rekeyd.settings import Settings
 from rekeyd.system.sockets import Sockets
@@ -244,10 +244,7 @@ class Crew:
 
     async def verify(self, serving: Serving) -> str | None:
         """Does a client that comes in, to whichever worker, see what is served now? None where it does."""
-        for way in self._ways:
-            if (reason := await reason_against(serving, way)) is not None:
-                return reason
-        return None
+        return await reason_against_any(serving, self._ways)
 
     async def reason_for_doubt(self, within: float) -> str | None:
         """Does each listener still let somebody in, within so many seconds? None where it does."""

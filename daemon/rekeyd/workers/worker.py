@@ -99,7 +99,7 @@ class Worker:
     async def _do(self, message: Message) -> None:
         try:
             answer = await self._does[message.kind](message)
-        except (OSError, RekeydError, UpstreamError, SealError) as error:
+        except (OSError, RekeydError, UpstreamError) as error:
             answer = {"problem": str(error)}
         except Exception as error:  # noqa: BLE001 - the supervisor decides what follows; its words may hold anything
             answer = {"problem": f"an unexpected {type(error).__name__}"}
