@@ -57,7 +57,7 @@ async def exchanged(connection: UpstreamConnection, link: Link) -> None:
 async def test_an_exchange_leaves_the_connection_fit_for_another() -> None:
     async with connected() as (connection, link):
         for _ in range(3):
-            assert connection.is_usable()
+            assert connection.is_usable(4.0)
             await exchanged(connection, link)
 
 
@@ -67,7 +67,7 @@ async def test_bytes_that_nobody_asked_for_close_the_connection(at: str) -> None
         if at == "after one":
             await exchanged(connection, link)
         link.send(ok(b"evil"))
-        assert not connection.is_usable()
+        assert not connection.is_usable(4.0)
         await link.closed()
         begin(connection)
         with pytest.raises(UpstreamError):
@@ -78,7 +78,7 @@ async def test_a_connection_that_was_closed_is_not_usable_even_before_the_loop_s
     async with connected() as (connection, link):
         await exchanged(connection, link)
         link.end_now()
-        assert not connection.is_usable()
+        assert not connection.is_usable(4.0)
 
 
 async def test_only_silence_on_a_kept_connection_is_stale() -> None:
@@ -206,5 +206,5 @@ async def test_a_peer_that_speaks_first_is_not_an_http_upstream() -> None:
     await upstream.start()
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(lambda: UpstreamConnection(loop), "127.0.0.1", upstream.port)
-    await eventually(lambda: not connection.is_usable())
+    await eventually(lambda: not connection.is_usable(4.0))
     await upstream.stop()

@@ -261,7 +261,7 @@ async def test_without_a_context_there_is_no_plaintext_in_its_place(tmp_path: Pa
     async with stage(tmp_path, answering(ok()), tls=True) as scene:
         generation = scene.current.generation
         assert generation is not None
-        scene.current._serving = Serving(generation, None)
+        scene.current.serving = Serving(generation, None)
         client = await raw(scene)
         client.send(request(key=API_KEY))
         assert await client.rest() == b""

@@ -351,10 +351,12 @@ def is_spoilt(short: list[Any], long: list[Any]) -> bool:
     """Where aiohttp's lane says less, and that is known.
 
     It drops sound requests that come in one piece with one that is no HTTP, and answers that alone; in two
-    pieces it answers them. Half a head that came in one piece with a request is to it an idle connection,
+    pieces it answers them. The short lane looks at nothing behind a request that closes its connection. Half a
+    head that came in one piece with a request is to it an idle connection,
     which is closed without the 408 that half a head gets otherwise.
     """
-    dropped = len(long) == 1 and b" 400 " in long[0][0] and short[-1:] == long
+    last = short[-1:] == long or (bool(short) and b"\r\nConnection: close" in short[-1][0])
+    dropped = len(long) == 1 and b" 400 " in long[0][0] and last
     late = short[:-1] == long and b" 408 " in short[-1][0]
     return dropped or late
 

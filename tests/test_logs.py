@@ -163,7 +163,7 @@ def test_a_server_name_that_is_no_text_is_the_clients_trouble_alone(
     context.sni_callback = lambda _, name, __: asked.append(name)
     client = Session(ssl.create_default_context(), server_side=False, server_hostname="service.example")
     client.start()
-    hello = client.pending()
+    hello = client.outgoing.read()
     for said in (hello.replace(b"service", b"serv\xefce"), hello):
         with contextlib.suppress(ssl.SSLError):
             Session(context, server_side=True).receive(said)

@@ -28,16 +28,21 @@ class Outcome(NamedTuple):
     whole: bool
 
 
+def taken(reader: ResponseReader) -> list[bytes]:
+    pieces, reader.pieces = reader.pieces, []
+    return pieces
+
+
 def read(pieces: Iterable[bytes], method: bytes = b"GET", *, upgrades: bool = False) -> Outcome:
     reader = ResponseReader(method, upgrades=upgrades)
     body, error = b"", None
     try:
         for piece in pieces:
             reader.feed(piece)
-            body += b"".join(reader.take())
+            body += b"".join(taken(reader))
     except BadResponseError as bad:
         error = str(bad)
-    body += b"".join(reader.take())
+    body += b"".join(taken(reader))
     complete = reader.complete
     with contextlib.suppress(BadResponseError):
         reader.end()

@@ -22,8 +22,8 @@ def pair(contexts: Contexts) -> tuple[Session, Session]:
     one, two = Session(client, server_side=False), Session(server, server_side=True)
     one.start()
     for _ in range(3):
-        assert two.receive(one.pending()) == []
-        assert one.receive(two.pending()) == []
+        assert two.receive(one.outgoing.read()) == []
+        assert one.receive(two.outgoing.read()) == []
     assert one.established
     assert two.established
     return one, two
@@ -43,20 +43,20 @@ def test_each_direction_ends_with_a_word_of_its_own(contexts: Contexts, by: int)
     one, two = pair(contexts)
     one.send(b"a question")
     one.finish()
-    assert heard(two, one.pending(), by=by) == b"a question"
+    assert heard(two, one.outgoing.read(), by=by) == b"a question"
     assert (two.ended, one.ended) == (True, False)
     two.send(b"an answer " * 10_000)
-    assert heard(one, two.pending(), by=by) == b"an answer " * 10_000
+    assert heard(one, two.outgoing.read(), by=by) == b"an answer " * 10_000
     assert not one.ended
     two.finish()
-    assert heard(one, two.pending(), by=by) == b""
+    assert heard(one, two.outgoing.read(), by=by) == b""
     assert one.ended
 
 
 def test_what_comes_after_the_end_is_thrown_away(contexts: Contexts) -> None:
     one, two = pair(contexts)
     one.finish()
-    assert heard(two, one.pending()) == b""
+    assert heard(two, one.outgoing.read()) == b""
     for _ in range(100):
         assert two.receive(b"\x17\x03\x03\x40\x00" + bytes(16384)) == []
     assert two._incoming.pending == 0
@@ -67,7 +67,7 @@ def test_both_may_end_at_once(contexts: Contexts) -> None:
     for session in (one, two):
         session.send(b"the last word")
         session.finish()
-    from_one, from_two = one.pending(), two.pending()
+    from_one, from_two = one.outgoing.read(), two.outgoing.read()
     assert heard(one, from_two) == heard(two, from_one) == b"the last word"
     assert one.ended
     assert two.ended
@@ -77,11 +77,11 @@ def test_who_has_ended_still_hears_what_comes_in_pieces(contexts: Contexts) -> N
     """A part of a record lies in OpenSSL when the end is said."""
     one, two = pair(contexts)
     two.send(b"x" * 50_000)
-    record = two.pending()
+    record = two.outgoing.read()
     begun = heard(one, record[:1000])
     one.finish()
     assert begun + heard(one, record[1000:], by=999) == b"x" * 50_000
-    assert heard(two, one.pending()) == b""
+    assert heard(two, one.outgoing.read()) == b""
     assert two.ended
 
 
@@ -92,7 +92,7 @@ def test_whatever_is_said_arrives_whole(contexts: Contexts, pieces: list[bytes],
     for piece in pieces:
         one.send(piece)
     one.finish()
-    assert heard(two, one.pending(), by=by) == b"".join(pieces)
+    assert heard(two, one.outgoing.read(), by=by) == b"".join(pieces)
     assert two.ended
 
 
@@ -102,17 +102,17 @@ def test_however_little_a_record_holds_all_of_them_arrive(contexts: Contexts, by
     said = bytes(range(256)) * 2
     for at in range(len(said)):
         one.send(said[at : at + 1])
-    assert heard(two, one.pending(), by=by) == said
+    assert heard(two, one.outgoing.read(), by=by) == said
 
 
 def test_what_came_with_the_end_of_the_handshake_is_heard_after_it(contexts: Contexts) -> None:
     server, client = contexts
     one, two = Session(client, server_side=False), Session(server, server_side=True)
     one.start()
-    two.receive(one.pending())
-    one.receive(two.pending())
+    two.receive(one.outgoing.read())
+    one.receive(two.outgoing.read())
     one.send(b"at once")
-    for byte in one.pending():
+    for byte in one.outgoing.read():
         two.keep(bytes([byte]))
     assert not two.established
     assert two.receive(b"") == [b"at once"]

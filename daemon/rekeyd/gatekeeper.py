@@ -58,11 +58,11 @@ class Gatekeeper:
                 self._verified.clear()
             self._rules = generation.tokens
         verdict = decide(ask, generation, self._now(), self._verified)
-        if isinstance(verdict, Unverified):
-            return self._before_verifying(ask, generation) or verdict
+        if isinstance(verdict, Allowed):
+            return self._allowed(verdict)
         if isinstance(verdict, Denied):
             return self._denied(verdict, ask, generation)
-        return self._allowed(verdict)
+        return self._before_verifying(ask, generation) or verdict
 
     async def verified(self, unverified: Unverified, ask: Ask, generation: Generation) -> Allowed | Denied:
         """The verdict once the token's signature is verified, in a thread."""

@@ -152,7 +152,8 @@ class Ledger:
 
     def end(self, entry: Entry, use: Use) -> None:
         entry.using.remove(use)
-        self._ending.pop(use, None)
+        if self._ending:
+            self._ending.pop(use, None)
 
     def rotated(self, new: Generation) -> None:
         """`new` is current from now on."""

@@ -15,7 +15,7 @@ The rule, in this order (README, "Who gets in"):
 Must not know: sockets, the clock (`now` is passed in), HTTP statuses or gRPC codes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,18 +23,27 @@ from rekeyd.access.key_form import weakness_of
 from rekeyd.access.keys import Credential, KeyRing, digest_of
 from rekeyd.access.lookups import UnjudgeableError, collections_named_in
 from rekeyd.access.paths import layers
-from rekeyd.access.policy import Policy, Rule
+from rekeyd.access.policy import Policy, Reading, Rule
 from rekeyd.access.rights import Right
 from rekeyd.access.tokens import TokenRules
 from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
 
 
-@dataclass(frozen=True, slots=True)
 class Presented:
-    """The credentials of one request, as they came."""
+    """The credentials of one request, as they came.
 
-    api_keys: tuple[bytes, ...] = ()
-    authorizations: tuple[bytes, ...] = ()
+    `repeated`: the same header came twice. `secret` is the key or token to judge; None where none was
+    presented.
+    """
+
+    __slots__ = ("repeated", "secret")
+
+    def __init__(self, api_keys: Sequence[bytes] = (), authorizations: Sequence[bytes] = ()) -> None:
+        self.repeated = len(api_keys) > 1 or len(authorizations) > 1
+        self.secret = api_keys[0] if api_keys else _bearer_of(authorizations)
+
+    def __repr__(self) -> str:
+        return "Presented(…)"
 
     @classmethod
     def among(cls, fields: Iterable[tuple[bytes, bytes]]) -> "Presented":
@@ -46,22 +55,14 @@ class Presented:
                     keys.append(value)
                 case b"authorization":
                     authorizations.append(value)
-        return cls(tuple(keys), tuple(authorizations)) if keys or authorizations else NOTHING
+        return cls(keys, authorizations) if keys or authorizations else NOTHING
 
-    @property
-    def repeated(self) -> bool:
-        return len(self.api_keys) > 1 or len(self.authorizations) > 1
 
-    @property
-    def secret(self) -> bytes | None:
-        """The key or token to judge; None where none was presented."""
-        if self.api_keys:
-            return self.api_keys[0]
-        if self.authorizations:
-            scheme, _, token = self.authorizations[0].partition(b" ")
-            if scheme.lower() == b"bearer":
-                return token.strip(b" ")
+def _bearer_of(authorizations: Sequence[bytes]) -> bytes | None:
+    if not authorizations:
         return None
+    scheme, _, token = authorizations[0].partition(b" ")
+    return token.strip(b" ") if scheme.lower() == b"bearer" else None
 
 
 NOTHING = Presented()
@@ -102,22 +103,24 @@ _OPEN, _INSECURE = Allowed(Reason.OPEN), Allowed(Reason.INSECURE)
 
 def decide(ask: Ask, grounds: Grounds, now: float, verified: Verified) -> Allowed | Denied | Unverified:
     """Whether a request is allowed at `now`, in seconds of the epoch."""
-    if grounds.policy.read(ask.method, ask.path).is_open:
+    reading = grounds.policy.read(ask.method, ask.path)
+    if reading.is_open:
         return _OPEN
-    if ask.presented.repeated:
+    presented = ask.presented
+    if presented.repeated:
         return Denied(Reason.REPEATED_CREDENTIAL, "The same credential header came twice")
     if grounds.open_to_all:
         return _INSECURE
-    secret = ask.presented.secret
+    secret = presented.secret
     if secret is None:
         return Denied(Reason.NO_CREDENTIAL, "Must provide an API key or an Authorization bearer token")
     credential = grounds.ring.find(secret)
     if credential is None:
         token = _token(secret, grounds.tokens, verified, now)
-        return admit(ask, token, grounds.policy, now) if isinstance(token, Credential) else token
+        return _admit(ask, token, reading, now) if isinstance(token, Credential) else token
     if credential.named and weakness_of(secret):
         return Denied(Reason.WEAK_SECRET, "Invalid API key or JWT", credential)
-    return admit(ask, credential, grounds.policy, now)
+    return _admit(ask, credential, reading, now)
 
 
 def _token(
@@ -131,19 +134,26 @@ def _token(
 
 def admit(ask: Ask, credential: Credential, policy: Policy, now: float) -> Allowed | Denied:
     """Whether a credential that is known is enough for what is asked."""
-    called = "token" if credential.is_token else "API key"
+    return _admit(ask, credential, policy.read(ask.method, ask.path), now)
+
+
+def _admit(ask: Ask, credential: Credential, reading: Reading, now: float) -> Allowed | Denied:
     if credential.expires is not None and now >= credential.expires:
-        return Denied(Reason.EXPIRED, f"The {called} has expired", credential)
+        return Denied(Reason.EXPIRED, f"The {_called(credential)} has expired", credential)
     if credential.not_before is not None and now < credential.not_before:
-        return Denied(Reason.NOT_YET_VALID, f"The {called} is not valid yet", credential)
+        return Denied(Reason.NOT_YET_VALID, f"The {_called(credential)} is not valid yet", credential)
     if credential.limits.networks and not credential.limits.admit_client(ask.client):
-        message = f"Forbidden: the {called} may not be used from this network"
+        message = f"Forbidden: the {_called(credential)} may not be used from this network"
         return Denied(Reason.NETWORK_NOT_ALLOWED, message, credential)
-    return _within_its_reach(ask, credential, policy)
+    return _within_its_reach(ask, credential, reading)
 
 
-def _within_its_reach(ask: Ask, credential: Credential, policy: Policy) -> Allowed | Denied:
-    _, normal, rule = policy.read(ask.method, ask.path)
+def _called(credential: Credential) -> str:
+    return "token" if credential.is_token else "API key"
+
+
+def _within_its_reach(ask: Ask, credential: Credential, reading: Reading) -> Allowed | Denied:
+    _, normal, rule = reading
     needed = rule.right if rule else Right.MANAGE
     limits = credential.limits
     narrow = bool(limits.paths) or limits.collections is not None

@@ -9,10 +9,10 @@ so that this holds without trusting a dictionary.
 Must not know: where secrets come from, or what a request is.
 """
 
-import hashlib
 import hmac
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from urllib.parse import quote
 
 from rekeyd.access.pepper import id_of
@@ -57,7 +57,7 @@ class Credential:
 
 def digest_of(secret: bytes) -> bytes:
     """SHA-256, which suits secrets of high entropy: no dictionary reaches them."""
-    return hashlib.sha256(secret).digest()
+    return sha256(secret).digest()
 
 
 def peppered_digest_of(secret: bytes, pepper: bytes) -> bytes:
@@ -108,7 +108,7 @@ class KeyRing:
         """The key whose secret this is, or None. Nothing is nobody's secret."""
         if not secret:
             return None
-        found = self._known(digest_of(secret))
+        found = self._known(sha256(secret).digest())
         if self._pepper is None:
             return found
         peppered = self._known(peppered_digest_of(secret, self._pepper))

@@ -54,28 +54,21 @@ class ResponseHead:
 
 class LastHead:
     """The last head that was read on a connection, of which one that is the same byte for byte needs no
-    parser. What it says depends on nothing else than whether the request was HEAD."""
+    parser. What it says depends on nothing else than whether the request was HEAD (`bodiless`).
 
-    __slots__ = ("_bodiless", "_head", "_keep_alive", "_raw")
+    `missing` and `complete` are what a reader knows behind it.
+    """
+
+    __slots__ = ("bodiless", "complete", "head", "keep_alive", "missing", "raw", "size")
 
     def __init__(self) -> None:
-        self._raw = b""
-        self._bodiless = False
-        self._keep_alive = False
-        self._head: ResponseHead | None = None
-
-    def keep(self, raw: bytes, method: bytes, head: ResponseHead, *, keep_alive: bool) -> None:
-        """Chunks are left to the parser, which must have seen their head."""
-        whole = raw.endswith(_END_OF_HEAD) and len(raw) <= _KEPT
-        if whole and not head.framing.chunked and head.status != SWITCHING_PROTOCOLS:
-            self._raw, self._bodiless = raw, method == b"HEAD"
-            self._head, self._keep_alive = head, keep_alive
-
-    def at(self, data: bytes, method: bytes) -> tuple[int, ResponseHead, bool] | None:
-        """Its length, what it says and whether the connection stays, if `data` begins with it."""
-        if self._head is None or not data.startswith(self._raw) or (method == b"HEAD") is not self._bodiless:
-            return None
-        return len(self._raw), self._head, self._keep_alive
+        self.raw = b""
+        self.size = 0
+        self.bodiless = False
+        self.head: ResponseHead | None = None
+        self.keep_alive = False
+        self.missing: int | None = None
+        self.complete = False
 
 
 class ResponseReader:
@@ -122,7 +115,7 @@ class ResponseReader:
         Raises:
             BadResponseError: the answer can't be used, or no longer.
         """
-        if self._last_head is not None and self._parser is None and self.head is None:
+        if self.head is None and self._parser is None and self._last_head is not None:
             data = self._recognised(data, self._last_head)
         while data and not self.complete:
             parses = self.head is None or self.head.framing.chunked
@@ -142,19 +135,22 @@ class ResponseReader:
             raise BadResponseError("closed the connection before the answer was whole")
         self.complete = True
 
-    def take(self) -> list[bytes]:
-        """The pieces of the body that arrived since the last call."""
-        pieces, self.pieces = self.pieces, []
-        return pieces
-
     def _recognised(self, data: bytes, last: LastHead) -> bytes:
         """Take a head that is known already; returns the rest."""
-        known = last.at(data, self._method)
-        if known is None:
+        head = last.head
+        if head is None or not data.startswith(last.raw) or last.bodiless is not (self._method == b"HEAD"):
             return data
-        length, head, self.keep_alive = known
-        self._expect_body(head)
-        return data[length:]
+        self.head, self.keep_alive = head, last.keep_alive
+        self._missing, self.complete = last.missing, last.complete
+        return data[last.size :]
+
+    def _keep(self, raw: bytes, head: ResponseHead, last: LastHead) -> None:
+        """Keep a head for the next time. Chunks are left to the parser, which must have seen their head."""
+        whole = raw.endswith(_END_OF_HEAD) and len(raw) <= _KEPT
+        if whole and not head.framing.chunked and head.status != SWITCHING_PROTOCOLS:
+            last.raw, last.size, last.bodiless = raw, len(raw), self._method == b"HEAD"
+            last.head, last.keep_alive = head, self.keep_alive
+            last.missing, last.complete = self._missing, self.complete
 
     def _pass(self, data: bytes) -> bytes:
         """Take the part that is body as it is; returns the rest."""
@@ -188,7 +184,7 @@ class ResponseReader:
         if self.complete and self._chunked and _LAST_CHUNK.fullmatch(self._tail) is None:
             self.excess = True  # blank lines, which the parser skips without a word
         if begins and self.head is not None and self._last_head is not None:
-            self._last_head.keep(portion, self._method, self.head, keep_alive=self.keep_alive)
+            self._keep(portion, self.head, self._last_head)
         return data[len(portion) :]
 
     def _portion(self, data: bytes) -> int:

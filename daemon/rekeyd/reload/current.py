@@ -36,24 +36,20 @@ class Serving:
 class Current:
     """What new connections and new requests go by."""
 
-    __slots__ = ("_highest", "_serving")
+    __slots__ = ("_highest", "serving")
 
     def __init__(self) -> None:
-        self._serving: Serving | None = None
+        self.serving: Serving | None = None
+        """None before the first generation. To be read; `publish` and `restore` assign it."""
         self._highest = 0
 
     @property
-    def serving(self) -> Serving | None:
-        """None before the first generation."""
-        return self._serving
-
-    @property
     def generation(self) -> Generation | None:
-        return self._serving.generation if self._serving else None
+        return self.serving.generation if self.serving else None
 
     @property
     def number(self) -> int | None:
-        return self._serving.generation.number if self._serving else None
+        return self.serving.generation.number if self.serving else None
 
     @property
     def next_number(self) -> int:
@@ -65,10 +61,10 @@ class Current:
         if serving.generation.number <= self._highest:
             raise ValueError(f"generation {serving.generation.number} does not follow {self._highest}")
         self._highest = serving.generation.number
-        self._serving = serving
+        self.serving = serving
 
     def restore(self, serving: Serving) -> None:
         """Go back to one that was served before, because what followed it failed."""
         if serving.generation.number > self._highest:
             raise ValueError(f"generation {serving.generation.number} was never served")
-        self._serving = serving
+        self.serving = serving

@@ -91,12 +91,13 @@ class SocketTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sent before this returns, or copied: the bytes may be used again."""
-        if self._ended or self._eof_follows:
+        if self._closing or self._eof_follows:
             return
         if not self._unsent:
-            data = memoryview(data)[self._sent(data) :]
-            if not data or self._ended:
+            sent = self._sent(data)
+            if sent == len(data) or self._ended:
                 return
+            data = memoryview(data)[sent:]
             self._loop.add_writer(self._fd, self._writable)
         self._unsent += data
         if len(self._unsent) > self._high and not self._told_to_pause:

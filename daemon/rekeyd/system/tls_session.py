@@ -27,9 +27,11 @@ class Session:
     def __init__(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
     ) -> None:
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._incoming = ssl.MemoryBIO()
+        self.outgoing = ssl.MemoryBIO()
+        """What is to be sent, once: `read` it while something is `pending`."""
         self.tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_hostname
+            self._incoming, self.outgoing, server_side=server_side, server_hostname=server_hostname
         )
         self.established = False
         self.ended = False
@@ -62,16 +64,19 @@ class Session:
         """
         if self.ended:
             return []
+        size = len(data)
+        between = self.established and not (self._kept or self._rest)
+        if between and size > _HEADER and _HEADER + (data[3] << 8 | data[4]) == size:
+            return self._decrypted(data, 1)  # one record, and the whole of it, which is the rule
         pieces = []
         for part, records in self._parts(data):
-            self._incoming.write(part)
-            if not self.established:
-                self.start()
-                records = 0  # noqa: PLW2901 - those of the handshake are none too many
             if self.established:
-                found = self._decrypted()
-                self._count(records, len(found))
-                pieces += found
+                pieces += self._decrypted(part, records)
+            else:
+                self._incoming.write(part)
+                self.start()
+                if self.established:
+                    pieces += self._decrypted(b"", 0)  # records of the handshake are none too many
             if self.ended:
                 break
         return pieces
@@ -91,17 +96,15 @@ class Session:
         if begin < min(at, size):
             yield view[begin:at], records
 
-    def _count(self, records: int, spoken: int) -> None:
-        self._spoken += spoken
-        self._silent += max(0, records - spoken)
-        if self._silent > SILENT + self._spoken // SPOKEN:
-            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "too many records with nothing in them")
-
-    def _decrypted(self) -> list[bytes]:
-        pieces = []
+    def _decrypted(self, data: bytes | memoryview, records: int) -> list[bytes]:
+        """What is in a part in which so many records end."""
+        incoming, pieces = self._incoming, []
+        if data:
+            incoming.write(data)
         try:
-            # OpenSSL reads no more than a record ahead: asked once more it would only raise.
-            while self._incoming.pending or self.tls.pending():
+            # OpenSSL reads no more than a record ahead, and says all that is in one at once: when everything
+            # is read it has nothing more to say, and asked for it would only raise.
+            while incoming.pending:
                 if not (piece := self.tls.read(_RECORD)):
                     self.ended = True
                     break
@@ -110,10 +113,20 @@ class Session:
             pass
         except ssl.SSLZeroReturnError:  # what OpenSSL says instead once both have ended
             self.ended = True
+        spoken = len(pieces)
+        self._spoken += spoken
+        if records > spoken:
+            self._bear(records - spoken)
         return pieces
 
-    def send(self, data: bytes | memoryview) -> None:
-        """Encrypt; before the handshake is over there is nothing to encrypt with.
+    def _bear(self, records: int) -> None:
+        """So many held nothing."""
+        self._silent += records
+        if self._silent > SILENT + self._spoken // SPOKEN:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "too many records with nothing in them")
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt into `outgoing`; before the handshake is over there is nothing to encrypt with.
 
         Raises `ssl.SSLError`, also where the other end has torn a message of the handshake.
         """
@@ -128,7 +141,3 @@ class Session:
             # What it wants to read is the other end's, which may come whenever that is ready.
             with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
                 self.tls.unwrap()
-
-    def pending(self) -> bytes:
-        """What is to be sent, once."""
-        return self._outgoing.read()

@@ -77,6 +77,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._held = False
         self._ended_below = False
         self._inside: asyncio.Protocol | None = None
+        self._broken = False
         self._error: Exception | None = None
         self.raw: asyncio.Transport
 
@@ -92,7 +93,7 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.session.established:
-            self._advance(received[:nbytes])
+            self._hear(received[:nbytes])
             return
         self.session.keep(received[:nbytes])
         if self._queued:
@@ -137,6 +138,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._inside.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._broken = True
         error = self._error or exc
         if self._inside is not None:
             self._inside.connection_lost(error)
@@ -154,9 +156,16 @@ class TlsConnection(asyncio.BufferedProtocol):
     def inside(self) -> asyncio.Protocol | None:
         return self._inside
 
-    def send(self, data: bytes | memoryview) -> None:
-        if not (self.raw.is_closing() or self.session.finished):
-            self._say(lambda: self.session.send(data))
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        session = self.session
+        if session.finished or self._broken:
+            return
+        try:
+            session.send(data)
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        self.raw.write(session.outgoing.read())
 
     def finish(self) -> None:
         """Close our direction; the other goes on."""
@@ -174,12 +183,30 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Break off, so that the other end can tell: RST, no close_notify."""
+        self._broken = True
         reset(self.raw)
 
     # The pump.
 
-    def _advance(self, data: bytes | memoryview) -> None:
-        before = self.session.established
+    def _hear(self, data: memoryview) -> None:
+        """What comes after the handshake."""
+        session, inside = self.session, self._inside
+        try:
+            pieces = session.receive(data)
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        if session.outgoing.pending:
+            self._flush()
+        if inside is None or self._broken:
+            return
+        if len(pieces) == 1 and not session.ended:
+            inside.data_received(pieces[0])
+        else:
+            self._pass_on(inside, pieces)
+
+    def _advance(self, data: bytes) -> None:
+        """A step of the handshake; what the other end says right behind it may have come with it."""
         try:
             pieces = self.session.receive(data)
         except ssl.SSLError as error:
@@ -187,7 +214,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             return
         # Tickets, too: they carry the TCP acknowledgement that a client waits for, by Nagle's rule, to ask.
         self._flush()
-        if self.session.established and not before:
+        if self.session.established and self._inside is None:
             self._begin()
         if self._inside is not None:
             self._pass_on(self._inside, pieces)
@@ -209,7 +236,9 @@ class TlsConnection(asyncio.BufferedProtocol):
             self.raw.abort()
 
     def _pass_on(self, inside: asyncio.Protocol, pieces: list[bytes]) -> None:
-        if pieces and not self.raw.is_closing():
+        if self._broken or self.raw.is_closing():
+            return
+        if pieces:
             inside.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if self.session.ended and not self.raw.is_closing() and not inside.eof_received():
             self.close()
@@ -225,7 +254,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         return True
 
     def _flush(self) -> None:
-        if pending := self.session.pending():
+        if pending := self.session.outgoing.read():
             self.raw.write(pending)
 
     def _fail(self, error: Exception) -> None:
@@ -263,7 +292,7 @@ class TlsTransport(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypted before this returns: the bytes may be used again."""
-        self._connection.send(data if isinstance(data, bytes) else memoryview(data))
+        self._connection.send(data)
 
     def can_write_eof(self) -> bool:
         return True

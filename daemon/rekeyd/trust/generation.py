@@ -103,11 +103,12 @@ class Generation:
     upstream_anchors: Anchors | None = None
     revocations: Revocations | None = None
     tokens: TokenRules = field(default=NO_TOKENS, repr=False)
+    open_to_all: bool = field(init=False)
+    """Whether no credential is configured, and `service.insecure` says that this is meant."""
 
-    @property
-    def open_to_all(self) -> bool:
-        """Whether no credential is configured, and `service.insecure` says that this is meant."""
-        return self.settings.service.insecure and not has_credential(self.settings)
+    def __post_init__(self) -> None:
+        open_to_all = self.settings.service.insecure and not has_credential(self.settings)
+        object.__setattr__(self, "open_to_all", open_to_all)
 
     @property
     def passes_credentials(self) -> bool:

@@ -13,7 +13,7 @@ import asyncio
 import select
 import socket
 import ssl
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from rekeyd.http1.response import BadResponseError, LastHead, ResponseHead, ResponseReader
 
@@ -50,6 +50,15 @@ class Hears(Protocol):
         """The upstream takes more of the body."""
 
 
+class Homeward(NamedTuple):
+    """`head`, as it goes to a client for an `answer`; `chunked`: so goes its body, which came otherwise."""
+
+    answer: ResponseHead
+    cors: bool
+    head: bytes
+    chunked: bool
+
+
 class UpstreamConnection(asyncio.Protocol):
     """Lent by a pool for one exchange at a time: `begin`, and then either `head` and `piece`* are awaited, or
     whoever `hears` is told and looks at `reader` and `error`."""
@@ -61,7 +70,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.error: UpstreamError | None = None
         self._hears: Hears | None = None
         self._last_head = LastHead()
-        self._homeward: tuple[ResponseHead, bool, bytes] | None = None
+        self.homeward: Homeward | None = None
+        """How a head last went to a client whose connection stays: for the next one that is the same."""
         self._poll: select.poll | None = None
         self._wake: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -77,13 +87,14 @@ class UpstreamConnection(asyncio.Protocol):
         self._used_before = False
         self._heard = False
         self._spoilt = False
-        self.idle_since = 0.0
+        self.idle_since = loop.time()
 
     # For the pool.
 
-    def is_usable(self) -> bool:
-        """Open, and with nothing to read: neither its end nor bytes that nobody asked for."""
-        if self._spoilt or self._transport is None or self._transport.is_closing():
+    def is_usable(self, idle_for: float) -> bool:
+        """Open, idle for no longer than that (seconds), and with nothing to read: neither its end nor bytes
+        that nobody asked for."""
+        if self._spoilt or self._transport is None or self._loop.time() - self.idle_since > idle_for:
             return False
         if self._poll is None:
             self._poll = select.poll()
@@ -110,7 +121,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.reader = None
         self._hears = None
         self._upstream_owes = False
-        self._read_on()  # whoever left in the middle of a large answer left reading paused
+        if not self._reading:
+            self._read_on()  # whoever left in the middle of a large answer left it paused
         self._used_before = True
         self.idle_since = self._loop.time()
 
@@ -194,15 +206,16 @@ class UpstreamConnection(asyncio.Protocol):
             if reader.complete:
                 return b""
             await self._sign()
-        pieces = self.taken()
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self.taken()
 
-    def taken(self) -> list[bytes]:
-        """The pieces that have arrived; makes room for more."""
-        pieces = self._current().take()
+    def taken(self) -> bytes:
+        """What has arrived of the body; makes room for more."""
+        reader = self._current()
+        pieces, reader.pieces = reader.pieces, []
         self._waiting_bytes = 0
-        self._read_on()
-        return pieces
+        if not self._reading:
+            self._read_on()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def tunnel(self) -> None:
         """The answer was 101: bytes pass both ways now, and silence is no fault."""
@@ -212,15 +225,6 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def has_whole_answer(self) -> bool:
         return self.reader is not None and self.reader.complete
-
-    def homeward_of(self, answer: ResponseHead, *, cors: bool) -> bytes:
-        """What `keep_homeward` kept for the very same head; empty if nothing."""
-        kept = self._homeward
-        return kept[2] if kept is not None and kept[0] is answer and kept[1] is cors else b""
-
-    def keep_homeward(self, answer: ResponseHead, head: bytes, *, cors: bool) -> None:
-        """Remember how a head goes to a client on a connection that stays: for the next that is the same."""
-        self._homeward = (answer, cors, head)
 
     # What the transport calls back.
 
@@ -238,19 +242,20 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self._heard = True
         self._last_sign = self._loop.time()
-        before = len(reader.pieces)
         try:
             reader.feed(data)
         except BadResponseError as error:
             self._fail(UpstreamError("protocol", f"the upstream {error}"))
             self.close()
             return
-        for piece in reader.pieces[before:]:
-            self._waiting_bytes += len(piece)
+        self._waiting_bytes += len(data)
         if self._waiting_bytes > HIGH_WATER and self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
-        self._notify()
+        if self._hears is not None:
+            self._hears.news()
+        else:
+            self._notify()
 
     def eof_received(self) -> bool:
         if self.reader is None:
@@ -340,11 +345,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._notify()
 
     def _read_on(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self._last_sign = self._loop.time()
-            if self._transport is not None:
-                self._transport.resume_reading()
+        self._reading = True
+        self._last_sign = self._loop.time()
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def _owe(self, *, owes: bool) -> None:
         self._upstream_owes = owes

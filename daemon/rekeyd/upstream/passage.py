@@ -15,7 +15,7 @@ from typing import Protocol
 from rekeyd.http1 import forwarding
 from rekeyd.http1.request import Field, Request
 from rekeyd.http1.response import ResponseHead
-from rekeyd.upstream.connection import UpstreamConnection, UpstreamError, UpstreamStaleError
+from rekeyd.upstream.connection import Homeward, UpstreamConnection, UpstreamError, UpstreamStaleError
 from rekeyd.upstream.pool import Pool
 from rekeyd.upstream.relay import IDEMPOTENT
 
@@ -145,24 +145,26 @@ class Passage:
         reader = connection.reader if connection is not None else None
         if connection is None or reader is None:
             return
-        head = b""
-        if self.status is None:
-            if reader.head is None:
-                if connection.error is not None:
-                    self._unanswered(connection.error)
-                return
+        if self.status is not None:
+            if self._client.full:
+                return  # the pieces wait in the connection, which stops reading at its high water
+            head = b""
+        elif reader.head is not None:
             head = self._answer(connection, reader.head)
-        elif self._client.full:
-            return  # the pieces wait in the connection, which stops reading at its high water
-        data = head + self._framed(connection.taken(), whole=reader.complete)
-        if data:
+        else:
+            self._without_answer(connection)
+            return
+        data = connection.taken()
+        if self._rewritten:
+            data = self._chunked(data, whole=reader.complete)
+        if data := head + data:
             self._client.write(data)
         if self._connection is not connection:
             return  # writing ended it
         if reader.complete:
             self._finish(connection)
-        elif connection.error is not None:
-            self._broken(connection.error)
+        elif (error := connection.error) is not None:
+            self._broken(error)
 
     def room_again(self) -> None:
         self.wants_body = self.left > 0
@@ -196,7 +198,11 @@ class Passage:
         else:
             connection.request_sent()
 
-    def _unanswered(self, error: UpstreamError) -> None:
+    def _without_answer(self, connection: UpstreamConnection) -> None:
+        """There is none yet; if there will be none, ask again where that does no harm."""
+        error = connection.error
+        if error is None:
+            return
         self._give_up()
         request = self._request
         again = request.method in IDEMPOTENT and not request.framing.has_body
@@ -208,14 +214,16 @@ class Passage:
 
     def _answer(self, connection: UpstreamConnection, answer: ResponseHead) -> bytes:
         """The head that the client gets."""
+        self.keep_alive = not (self.left or self._client.closes)
+        self.status = answer.status
+        usual = self.keep_alive and not self._added
+        last = connection.homeward
+        if usual and last is not None and last.answer is answer and last.cors is self._cors:
+            self._rewritten = last.chunked
+            return last.head
         request = self._request
         framing = forwarding.framing_homeward(answer, request.method, request.minor)
         self._rewritten = framing.chunked and not forwarding.is_bodiless(request.method, answer)
-        self.keep_alive = not (self._client.closes or self.left)
-        self.status = answer.status
-        usual = self.keep_alive and not self._added
-        if usual and (head := connection.homeward_of(answer, cors=self._cors)):
-            return head
         head = forwarding.homeward(
             answer,
             framing,
@@ -225,14 +233,12 @@ class Passage:
             added=self._added,
         )
         if usual:
-            connection.keep_homeward(answer, head, cors=self._cors)
+            connection.homeward = Homeward(answer, self._cors, head, self._rewritten)
         return head
 
-    def _framed(self, pieces: list[bytes], *, whole: bool) -> bytes:
-        if not self._rewritten:
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        chunks = [forwarding.chunk(b"".join(pieces))] if pieces else []
-        return b"".join([*chunks, forwarding.LAST_CHUNK] if whole else chunks)
+    def _chunked(self, data: bytes, *, whole: bool) -> bytes:
+        chunks = forwarding.chunk(data) if data else b""
+        return chunks + forwarding.LAST_CHUNK if whole else chunks
 
     def _finish(self, connection: UpstreamConnection) -> None:
         self._connection = None

@@ -61,11 +61,14 @@ class Pool:
 
     def take(self) -> UpstreamConnection | None:
         """A kept-alive connection, if there is one."""
-        connection = self._kept()
-        if connection is not None:
-            self.counts.reused += 1
-            self._lent.add(connection)
-        return connection
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_usable(IDLE_FOR):
+                self.counts.reused += 1
+                self._lent.add(connection)
+                return connection
+            connection.close()
+        return None
 
     def release(self, connection: UpstreamConnection) -> None:
         """Keep the connection for another exchange where that is safe, else close it."""
@@ -110,16 +113,8 @@ class Pool:
             return
         connection.rest()
         self._idle.append(connection)
-        self._sweep_later()
-
-    def _kept(self) -> UpstreamConnection | None:
-        oldest = asyncio.get_running_loop().time() - IDLE_FOR
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.idle_since >= oldest and connection.is_usable():
-                return connection
-            connection.close()
-        return None
+        if self._sweeper is None:
+            self._sweep_later()
 
     async def _open(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
@@ -136,13 +131,11 @@ class Pool:
             raise UpstreamError("connect", f"the upstream can't be reached: {_why(error)}") from error
 
     def _sweep_later(self) -> None:
-        if self._sweeper is None:
-            self._sweeper = asyncio.get_running_loop().call_later(IDLE_FOR, self._sweep)
+        self._sweeper = asyncio.get_running_loop().call_later(IDLE_FOR, self._sweep)
 
     def _sweep(self) -> None:
         self._sweeper = None
-        oldest = asyncio.get_running_loop().time() - IDLE_FOR
-        keep = [c for c in self._idle if c.idle_since >= oldest and c.is_usable()]
+        keep = [connection for connection in self._idle if connection.is_usable(IDLE_FOR)]
         for connection in self._idle:
             if connection not in keep:
                 connection.close()

@@ -77,7 +77,7 @@ class Desk:
         self.all_told = asyncio.Event()
         """Set when, during a drain, none is left."""
         self._records = records
-        self._ids = ""
+        self._ids: list[str] = []
 
     def generation(self) -> Generation:
         generation = self.current.generation
@@ -122,9 +122,9 @@ class Desk:
         """A request's id, where the client gave none: 32 random hex digits. The system is asked for many at
         once."""
         if not self._ids:
-            self._ids = os.urandom(_ID * _IDS_AT_ONCE).hex()
-        made, self._ids = self._ids[-2 * _ID :], self._ids[: -2 * _ID]
-        return made
+            digits = os.urandom(_ID * _IDS_AT_ONCE).hex()
+            self._ids = [digits[at : at + 2 * _ID] for at in range(0, len(digits), 2 * _ID)]
+        return self._ids.pop()
 
     def too_large(self, request: Request, generation: Generation) -> str | None:
         """Why a body may not come, by what its head announces; None where it may."""

@@ -86,11 +86,15 @@ class Lane(asyncio.Protocol):
         "_turning",
         "_use",
         "_visit",
+        "cipher",
         "cut_for",
         "entry",
         "full",
         "generation",
+        "identity",
+        "peer",
         "retiring",
+        "tls",
         "turned_away",
         "wire",
     )
@@ -108,6 +112,10 @@ class Lane(asyncio.Protocol):
         self.cut_for: str | None = None
         self.full = False
         """Whether the client takes no more for now."""
+        self.peer = ""
+        self.tls: str | None = None
+        self.cipher: str | None = None
+        self.identity: str | None = None
         self._known: Credentials
         self.wire: asyncio.Transport | None = None
         self._socket: Any = None
@@ -132,34 +140,17 @@ class Lane(asyncio.Protocol):
         self._full_since = 0.0
         self._deadline = Deadline(self._loop, self._due, self._too_late)
 
-    # Who it is.
-
-    @property
-    def peer(self) -> str:
-        return self._known.peer
-
-    @property
-    def tls(self) -> str | None:
-        return self._known.tls
-
-    @property
-    def cipher(self) -> str | None:
-        return self._known.cipher
-
-    @property
-    def identity(self) -> str | None:
-        return self._known.identity
-
     # What the transport calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = wire = cast(asyncio.Transport, transport)
         self._socket = sock = transport.get_extra_info("socket")
-        self._known = Credentials(transport)
+        self._known = known = Credentials(transport)
+        self.peer, self.tls, self.cipher, self.identity = known.peer, known.tls, known.cipher, known.identity
         if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         wire.set_write_buffer_limits(high=HIGH_WATER)
-        self._host.guests.came(self, self.generation, self._known)
+        self._host.guests.came(self, self.generation, known)
         self.turned_away = self.entry is None
         self._since = self._loop.time()
         self._deadline.expect(self._since + self._host.timeouts.header)
@@ -184,7 +175,7 @@ class Lane(asyncio.Protocol):
             self._turn()
         else:
             self._pass_body()
-        if len(self._ahead) > HIGH_WATER:
+        if self._ahead and len(self._ahead) > HIGH_WATER:
             self._hold()
 
     def pause_writing(self) -> None:
@@ -210,7 +201,7 @@ class Lane(asyncio.Protocol):
         return self._desk.replies.draining or self.retiring or known is None or not known.request.persists
 
     def write(self, data: bytes) -> None:
-        if self.wire is not None and not self.wire.is_closing():
+        if self.wire is not None:
             self.wire.write(data)
 
     def body_wanted(self) -> None:
@@ -271,7 +262,7 @@ class Lane(asyncio.Protocol):
             self._turning = False
         if self._ends and not self._skip:
             self._ahead = b""
-        if len(self._ahead) <= HIGH_WATER:
+        if self._held and len(self._ahead) <= HIGH_WATER:
             self._read_on()
 
     def _drop(self) -> None:
@@ -284,14 +275,19 @@ class Lane(asyncio.Protocol):
 
     def _begin(self) -> bool:
         """Serve the request that stands first in what was read; whether there is one, and it is plain."""
-        known, generation = self._last, self._desk.generation()
-        if known is None or known.generation is not generation or not self._ahead.startswith(known.raw):
-            known = self._look(generation)
+        known, serving = self._last, self._desk.current.serving
+        if (
+            known is None
+            or serving is None
+            or known.generation is not serving.generation
+            or not self._ahead.startswith(known.raw)
+        ):
+            known = self._look(self._desk.generation())
             if known is None:
                 return False
         self._pieces = 0
-        self._ahead = self._ahead[len(known.raw) :]
-        visit = self._visit = self._desk.begin(self, generation)
+        self._ahead = self._ahead[known.size :]
+        visit = self._visit = self._desk.begin(self, known.generation)
         try:
             self._serve(known, visit)
         except Exception as error:  # noqa: BLE001 - told where everything is told, and answered
@@ -336,12 +332,10 @@ class Lane(asyncio.Protocol):
         other.take_over(wire, self._known, data, served=self._served, late_at=late_at)
 
     def _serve(self, known: Recognised, visit: Visit) -> None:
-        request = known.request
-        self._left = request.framing.length or 0
-        visit.method, visit.path, visit.client = known.method, known.path, known.origin.client
-        given = request.request_id
-        visit.request_id = given.decode() if given is not None else self._desk.new_id()
-        verdict = self._desk.gatekeeper.judge(known.ask, visit.generation)
+        self._left = known.length
+        visit.method, visit.path, visit.client = known.method, known.path, known.ask.client
+        visit.request_id = known.request_id or self._desk.new_id()
+        verdict = self._desk.gatekeeper.judge(known.ask, known.generation)
         if isinstance(verdict, Unverified):
             self._spawn(self._settle(known, visit, verdict))
         else:
@@ -365,7 +359,7 @@ class Lane(asyncio.Protocol):
         if self.entry is not None and verdict.reason is not Reason.OPEN:
             self._use = Use(known.ask, verdict.credential)
             self._desk.ledger.begin(self.entry, self._use)
-        if (words := self._desk.too_large(known.request, visit.generation)) is not None:
+        if known.length and (words := self._desk.too_large(known.request, visit.generation)) is not None:
             self._reply(visit, self._desk.replies.error(visit, known.request, 413, message=words))
         elif verdict.lookups:
             self._spawn(self._inspect(known, visit, verdict))
@@ -413,7 +407,7 @@ class Lane(asyncio.Protocol):
             pool,
             read_timeout=settings.upstream.read_timeout,
             cors=settings.service.enable_cors,
-            added=added_for(verdict),
+            added=added_for(verdict) if verdict.quota is not None else (),
         )
         passage.begin(known.onward(visit, verdict))
 
@@ -427,7 +421,7 @@ class Lane(asyncio.Protocol):
             piece, self._ahead = self._ahead[:size], self._ahead[size:]
             self._since = self._loop.time()
             passage.body(piece)
-        if len(self._ahead) <= HIGH_WATER:
+        if self._held and len(self._ahead) <= HIGH_WATER:
             self._read_on()
 
     async def read(self) -> bytes:
@@ -498,7 +492,7 @@ class Lane(asyncio.Protocol):
             self._use = None
         self._visit = None
         self._desk.end(visit)
-        if self._last is not None and len(self._last.raw) > _KEPT:
+        if self._last is not None and self._last.size > _KEPT:
             self._last = None
 
     def _rest(self) -> None:
@@ -585,6 +579,7 @@ class Lane(asyncio.Protocol):
         elif self._ahead:
             self._desk.malformed(self, 408)
             self.write(refusal(408))
+            self._ahead, self._ends = b"", True
             wire.close()
         elif wire.get_write_buffer_size():
             self.abort()  # it has not even taken its last answer

@@ -94,9 +94,10 @@ class Visit:
 
     def decision(self, now: float) -> Decision:
         """The line that is written of it."""
-        verdict = self.verdict
+        verdict, status, number = self.verdict, self.status, self.generation.number
         allowed = isinstance(verdict, Allowed) or self.reason in _OPEN_TO_ALL
         credential = verdict.credential if verdict is not None else None
+        older = self.connection.generation.number
         # By place, in the order of `Decision`: one is made for every request.
         return Decision(
             "allowed" if allowed else "denied",
@@ -105,23 +106,18 @@ class Visit:
             None if verdict is None else verdict.needed,
             self.method or None,
             self.path or None,
-            self.told,
+            status if status is not None else self.told,
             self.client,
             self.request_id or None,
             now - self.started,
             self.tls,
-            self.generation.number,
+            number,
             self.failure,
             self.connection.identity,
-            self._older(),
+            older if older != number else None,
             None if credential is None else credential.subject,
             None if credential is None else credential.token_id,
         )
-
-    def _older(self) -> int | None:
-        """The generation of the connection, where the request was judged by a later one."""
-        number = self.connection.generation.number
-        return number if number != self.generation.number else None
 
     def onward(self, request: Request, origin: forwarding.Origin, verdict: Allowed) -> bytes:
         """The head that goes to the upstream."""
