@@ -33,7 +33,8 @@ KEY = b"api-key: " + API_KEY.encode()
 QUICK = {"header_timeout": 0.8, "idle_timeout": 0.25, "stall_timeout": 0.3, "max_header_size_kb": 4}
 PATIENT = {"header_timeout": 20, "stall_timeout": 20}
 _ONWARD = re.compile(
-    rb"[A-Z]+ /[!-~\x80-\xff]* HTTP/1\.1\r\n(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: ?[\t -~\x80-\xff]*\r\n)+\r\n"
+    rb"(?:[A-Z]+ /[!-~\x80-\xff]*|OPTIONS \*) HTTP/1\.1\r\n"
+    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: ?[\t -~\x80-\xff]*\r\n)+\r\n"
 )
 
 
@@ -351,9 +352,9 @@ def is_spoilt(short: list[Any], long: list[Any]) -> bool:
     """Where aiohttp's lane says less, and that is known.
 
     It drops sound requests that come in one piece with one that is no HTTP, and answers that alone; in two
-    pieces it answers them. The short lane looks at nothing behind a request that closes its connection. Half a
-    head that came in one piece with a request is to it an idle connection,
-    which is closed without the 408 that half a head gets otherwise.
+    pieces it answers them, as the short lane does, which looks at nothing behind a connection's last request.
+    Half a head that came in one piece with a request is to aiohttp an idle connection, which is closed without
+    the 408 that half a head gets otherwise.
     """
     last = short[-1:] == long or (bool(short) and b"\r\nConnection: close" in short[-1][0])
     dropped = len(long) == 1 and b" 400 " in long[0][0] and last
