@@ -353,7 +353,7 @@ def is_spoilt(short: list[Any], long: list[Any]) -> bool:
 
     It drops sound requests that come in one piece with one that is no HTTP, and answers that alone; in two
     pieces it answers them, as the short lane does, which looks at nothing behind a connection's last request.
-    Half a head that came in one piece with a request is to aiohttp an idle connection, which is closed without
+    Half a head that came in one piece with a request is to aiohttp an idle connection, closed without
     the 408 that half a head gets otherwise.
     """
     last = short[-1:] == long or (bool(short) and b"\r\nConnection: close" in short[-1][0])
