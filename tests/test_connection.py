@@ -50,8 +50,7 @@ async def exchanged(connection: UpstreamConnection, link: Link) -> None:
     await connection.head()
     assert await connection.piece() == b"x"
     assert await connection.piece() == b""
-    assert connection.may_be_kept
-    connection.rest()
+    assert connection.rest()
 
 
 async def test_an_exchange_leaves_the_connection_fit_for_another() -> None:

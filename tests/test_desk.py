@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rekeyd.access.verdict import Allowed, Reason
-from rekeyd.listeners.http.desk import added_for, told_of, too_large
+from rekeyd.listeners.http.desk import told_of, too_large
 from rekeyd.upstream.connection import UpstreamError, UpstreamTimeoutError
 from support.gateway import API_KEY, Scene, stage
 from support.wire import answering, ok, request
@@ -48,7 +47,3 @@ def test_a_client_is_told_no_more_of_the_upstream_than_that_it_failed(
 
 def test_a_bound_is_named_in_megabytes() -> None:
     assert too_large(32) == "The body is larger than 32 MB"
-
-
-def test_without_a_quota_nothing_is_added() -> None:
-    assert added_for(Allowed(Reason.OPEN)) == ()

@@ -64,7 +64,7 @@ async def test_the_youngest_goes_first() -> None:
 async def test_a_fresh_one_is_fresh_whatever_is_kept() -> None:
     async with pooled() as (pool, _):
         connection = await pool.acquire()
-        pool.release_unused(connection)
+        pool.release(connection)
         assert await pool.acquire(fresh=True) is not connection
 
 
@@ -99,9 +99,9 @@ async def test_an_idle_connection_that_grew_old_is_not_lent_and_then_closed(
 ) -> None:
     monkeypatch.setattr(pool, "IDLE_FOR", 0.1)
     async with pooled() as (mine, upstream):
-        mine.release_unused(await mine.acquire())
+        mine.release(await mine.acquire())
         await upstream.links[0].closed()
-        mine.release_unused(await mine.acquire())
+        mine.release(await mine.acquire())
         assert mine.counts.opened == 2
         await eventually(lambda: not mine._idle)
 
@@ -111,14 +111,14 @@ async def test_no_more_than_a_bounded_number_are_kept(monkeypatch: pytest.Monkey
     async with pooled() as (mine, _):
         connections = [await mine.acquire() for _ in range(4)]
         for connection in connections:
-            mine.release_unused(connection)
+            mine.release(connection)
         assert len(mine._idle) == 2
 
 
 async def test_a_closed_pool_closes_what_is_idle_now_and_what_is_lent_when_it_comes_back() -> None:
     async with pooled() as (pool, upstream):
         lent, idle = await pool.acquire(), await pool.acquire()
-        pool.release_unused(idle)
+        pool.release(idle)
         pool.close()
         ended = asyncio.create_task(pool.ended())
         await upstream.links[1].closed()
@@ -162,7 +162,7 @@ async def test_a_queue_that_is_full_is_a_timeout() -> None:
 
 async def test_an_upstream_that_closes_an_idle_connection_is_connected_to_anew() -> None:
     async with pooled() as (pool, upstream):
-        pool.release_unused(await pool.acquire())
+        pool.release(await pool.acquire())
         upstream.links[0].end_now()
         connection = await pool.acquire()
         await exchange(connection)

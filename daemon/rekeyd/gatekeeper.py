@@ -15,7 +15,6 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
 
 from rekeyd.access.admission import Ask, decide
 from rekeyd.access.keys import Credential
@@ -134,7 +133,7 @@ class Gatekeeper:
         taken = self._requests.take(credential.id, Pace.per_second(rate), self._clock())
         left = quota(rate, taken)
         if not taken.wait:
-            return replace(verdict, quota=left)
+            return verdict._replace(quota=left)
         message = "Too many requests with this API key"
         return Denied(
             Reason.RATE_LIMITED, message, credential, verdict.needed, retry_after=taken.wait, quota=left

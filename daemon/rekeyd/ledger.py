@@ -57,9 +57,12 @@ Admission = Callable[[Generation, bytes | None, Generation | None], str | None]
 """Why a certificate has no place in a generation (see `trust.clients.objection`)."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Use:
-    """A request that runs, and the credential that let it in (None: none was needed)."""
+    """A request that runs, and the credential that let it in (None: none was needed).
+
+    Not frozen, which would double what it costs to make: there is one for every request.
+    """
 
     ask: Ask
     credential: Credential | None

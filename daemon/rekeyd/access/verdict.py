@@ -7,6 +7,7 @@ a reason.
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rekeyd.access.keys import Credential
 from rekeyd.access.rights import Right
@@ -55,12 +56,11 @@ class Quota:
     retry_after: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(NamedTuple):
     """Let in. `credential` is None where no key was needed.
 
     `lookups`: only if the body names no collection that the credential does not reach, see
-    `admission.judge_body`.
+    `admission.judge_body`. A tuple, because one is made for every request.
     """
 
     reason: Reason

@@ -115,8 +115,9 @@ class ResponseReader:
         Raises:
             BadResponseError: the answer can't be used, or no longer.
         """
-        if self.head is None and self._parser is None and self._last_head is not None:
-            data = self._recognised(data, self._last_head)
+        last = self._last_head
+        if self.head is None and self._parser is None and last is not None and last.head is not None:
+            data = self._recognised(data, last, last.head)
         while data and not self.complete:
             parses = self.head is None or self.head.framing.chunked
             data = self._parse(data) if parses else self._pass(data)
@@ -135,10 +136,9 @@ class ResponseReader:
             raise BadResponseError("closed the connection before the answer was whole")
         self.complete = True
 
-    def _recognised(self, data: bytes, last: LastHead) -> bytes:
+    def _recognised(self, data: bytes, last: LastHead, head: ResponseHead) -> bytes:
         """Take a head that is known already; returns the rest."""
-        head = last.head
-        if head is None or not data.startswith(last.raw) or last.bodiless is not (self._method == b"HEAD"):
+        if not data.startswith(last.raw) or last.bodiless is not (self._method == b"HEAD"):
             return data
         self.head, self.keep_alive = head, last.keep_alive
         self._missing, self.complete = last.missing, last.complete

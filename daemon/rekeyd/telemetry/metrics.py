@@ -113,7 +113,7 @@ class Metrics(Collector):
 
     def decided(self, decision: Decision) -> None:
         """A request was answered, or given up."""
-        kind = (decision.decision, decision.reason, decision.right_needed, decision.key_id)
+        kind = decision.decision, decision.reason, decision.right_needed, decision.key_id
         try:
             self._decisions[kind] += 1
         except KeyError:

@@ -101,23 +101,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not self._poll.poll(0)
 
-    @property
-    def may_be_kept(self) -> bool:
-        """Whether the exchange that ended left the connection clean."""
-        reader = self.reader
-        return (
-            not self._spoilt
-            and self.error is None
-            and self._transport is not None
-            and not self._transport.is_closing()
-            and reader is not None
-            and reader.complete
-            and reader.keep_alive
-            and not reader.excess
-        )
-
-    def rest(self) -> None:
-        """The exchange ended well: wait for the next one."""
+    def rest(self) -> bool:
+        """Whether the exchange that ended, if there was one, left the connection clean; then it waits for the
+        next one."""
+        reader, transport = self.reader, self._transport
+        if self._spoilt or self.error is not None or transport is None or transport.is_closing():
+            return False
+        if reader is not None and not (reader.complete and reader.keep_alive and not reader.excess):
+            return False
         self.reader = None
         self._hears = None
         self._upstream_owes = False
@@ -125,6 +116,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._read_on()  # whoever left in the middle of a large answer left it paused
         self._used_before = True
         self.idle_since = self._loop.time()
+        return True
 
     def close(self) -> None:
         """Give up the connection; the upstream sees its request cancelled."""
@@ -210,7 +202,9 @@ class UpstreamConnection(asyncio.Protocol):
 
     def taken(self) -> bytes:
         """What has arrived of the body; makes room for more."""
-        reader = self._current()
+        reader = self.reader
+        if reader is None:
+            raise RuntimeError("no exchange was begun")
         pieces, reader.pieces = reader.pieces, []
         self._waiting_bytes = 0
         if not self._reading:

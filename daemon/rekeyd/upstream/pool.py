@@ -72,20 +72,18 @@ class Pool:
 
     def release(self, connection: UpstreamConnection) -> None:
         """Keep the connection for another exchange where that is safe, else close it."""
-        self._returned(connection)
-        if connection.may_be_kept:
-            self._keep(connection)
-        else:
-            connection.close()
-
-    def release_unused(self, connection: UpstreamConnection) -> None:
-        """Give back a connection on which nothing was asked."""
-        self._returned(connection)
-        self._keep(connection)
+        self._lent.discard(connection)
+        if self._closed or len(self._idle) >= MAX_IDLE or not connection.rest():
+            self._close(connection)
+            return
+        self._idle.append(connection)
+        if self._sweeper is None:
+            self._sweep_later()
 
     def discard(self, connection: UpstreamConnection) -> None:
-        self._returned(connection)
-        connection.close()
+        """Give the connection up."""
+        self._lent.discard(connection)
+        self._close(connection)
 
     def close(self, *, abort: bool = False) -> None:
         """Close idle connections now and lent ones when they come back, or, with `abort`, now."""
@@ -102,19 +100,10 @@ class Pool:
         """After `close`: wait until every lent connection came back."""
         await self._ended.wait()
 
-    def _returned(self, connection: UpstreamConnection) -> None:
-        self._lent.discard(connection)
+    def _close(self, connection: UpstreamConnection) -> None:
+        connection.close()
         if self._closed and not self._lent:
             self._ended.set()
-
-    def _keep(self, connection: UpstreamConnection) -> None:
-        if self._closed or len(self._idle) >= MAX_IDLE:
-            connection.close()
-            return
-        connection.rest()
-        self._idle.append(connection)
-        if self._sweeper is None:
-            self._sweep_later()
 
     async def _open(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()

@@ -87,7 +87,7 @@ class Pools:
     async def _probe(self, generation: Generation) -> bool:
         try:
             pool = await self.pool_for(generation)
-            pool.release_unused(await pool.acquire())
+            pool.release(await pool.acquire())
         except UpstreamError:
             return False
         return True

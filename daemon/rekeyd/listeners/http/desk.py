@@ -14,10 +14,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from rekeyd.access.verdict import Allowed
 from rekeyd.gatekeeper import Gatekeeper
-from rekeyd.http1 import answers
-from rekeyd.http1.request import Field, Request
+from rekeyd.http1.request import Request
 from rekeyd.ledger import Ledger
 from rekeyd.listeners.http.replies import Replies
 from rekeyd.listeners.http.visit import Guest, Visit
@@ -152,8 +150,3 @@ def told_of(error: UpstreamError) -> tuple[int, str]:
     if isinstance(error, UpstreamTimeoutError):
         return 504, "The upstream took too long"
     return 502, "The upstream can't be reached or broke off"
-
-
-def added_for(verdict: Allowed) -> tuple[Field, ...]:
-    """What an answer has besides, by what let the request in."""
-    return answers.quota_fields(verdict.quota) if verdict.quota is not None else ()

@@ -17,11 +17,11 @@ from aiohttp import web
 
 from rekeyd.access.admission import Ask, Presented
 from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
-from rekeyd.http1 import forwarding, plain
+from rekeyd.http1 import answers, forwarding, plain
 from rekeyd.http1.request import Malformed, Request, examine, printable
 from rekeyd.ledger import Use
 from rekeyd.listeners.http.client import AiohttpClient
-from rekeyd.listeners.http.desk import MEGABYTE, Desk, Guards, Records, added_for, told_of, too_large
+from rekeyd.listeners.http.desk import MEGABYTE, Desk, Guards, Records, told_of, too_large
 from rekeyd.listeners.http.guests import Guests
 from rekeyd.listeners.http.inspection import Prompted, Replayed, inspect
 from rekeyd.listeners.http.lane import Lane, LaneHost
@@ -253,6 +253,6 @@ class HttpGateway:
             await self._desk.pools.pool_for(visit.generation),
             read_timeout=settings.upstream.read_timeout,
             cors=settings.service.enable_cors,
-            added=added_for(verdict),
+            added=answers.quota_fields(verdict.quota),
         )
         return await relay.run(visit.onward(request, origin, verdict))

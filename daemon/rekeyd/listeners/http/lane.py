@@ -20,10 +20,10 @@ from typing import Any, cast
 import structlog
 
 from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
-from rekeyd.http1 import plain
+from rekeyd.http1 import answers, plain
 from rekeyd.ledger import Entry, Use
 from rekeyd.listeners.http.deadline import Deadline
-from rekeyd.listeners.http.desk import Desk, added_for, told_of
+from rekeyd.listeners.http.desk import Desk, told_of
 from rekeyd.listeners.http.guests import Credentials, Guests
 from rekeyd.listeners.http.inspection import inspect
 from rekeyd.listeners.http.protocol import GatewayProtocol, Timeouts, refusal
@@ -34,7 +34,6 @@ from rekeyd.listeners.http.wire import HIGH_WATER, LINGER, break_off
 from rekeyd.trust.generation import Generation
 from rekeyd.upstream.connection import UpstreamError
 from rekeyd.upstream.passage import Passage
-from rekeyd.upstream.pool import Pool
 from rekeyd.upstream.relay import ClientGoneError
 
 log = structlog.get_logger()
@@ -388,18 +387,7 @@ class Lane(asyncio.Protocol):
         pool = self._desk.pools.at_hand(visit.generation)
         if pool is None:
             self._spawn(self._forward_later(known, visit, verdict))
-        else:
-            self._pass_on(known, visit, verdict, pool)
-
-    async def _forward_later(self, known: Recognised, visit: Visit, verdict: Allowed) -> None:
-        try:
-            pool = await self._desk.pools.pool_for(visit.generation)
-        except UpstreamError as error:
-            self._upstream_failed(known, visit, error)
-        else:
-            self._pass_on(known, visit, verdict, pool)
-
-    def _pass_on(self, known: Recognised, visit: Visit, verdict: Allowed, pool: Pool) -> None:
+            return
         settings = visit.generation.settings
         passage = visit.relay = self._passage = Passage(
             self,
@@ -407,9 +395,17 @@ class Lane(asyncio.Protocol):
             pool,
             read_timeout=settings.upstream.read_timeout,
             cors=settings.service.enable_cors,
-            added=added_for(verdict) if verdict.quota is not None else (),
+            added=() if verdict.quota is None else answers.quota_fields(verdict.quota),
         )
         passage.begin(known.onward(visit, verdict))
+
+    async def _forward_later(self, known: Recognised, visit: Visit, verdict: Allowed) -> None:
+        try:
+            await self._desk.pools.pool_for(visit.generation)
+        except UpstreamError as error:
+            self._upstream_failed(known, visit, error)
+        else:
+            self._forward(known, visit, verdict)
 
     # The body.
 
