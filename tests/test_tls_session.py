@@ -41,11 +41,11 @@ def heard(session: Session, data: bytes, *, by: int = 1 << 20) -> bytes:
 @pytest.mark.parametrize("by", [1, 7, 1 << 20])
 def test_each_direction_ends_with_a_word_of_its_own(contexts: Contexts, by: int) -> None:
     one, two = pair(contexts)
-    one.send(b"a question")
+    one.tls.write(b"a question")
     one.finish()
     assert heard(two, one.outgoing.read(), by=by) == b"a question"
     assert (two.ended, one.ended) == (True, False)
-    two.send(b"an answer " * 10_000)
+    two.tls.write(b"an answer " * 10_000)
     assert heard(one, two.outgoing.read(), by=by) == b"an answer " * 10_000
     assert not one.ended
     two.finish()
@@ -65,7 +65,7 @@ def test_what_comes_after_the_end_is_thrown_away(contexts: Contexts) -> None:
 def test_both_may_end_at_once(contexts: Contexts) -> None:
     one, two = pair(contexts)
     for session in (one, two):
-        session.send(b"the last word")
+        session.tls.write(b"the last word")
         session.finish()
     from_one, from_two = one.outgoing.read(), two.outgoing.read()
     assert heard(one, from_two) == heard(two, from_one) == b"the last word"
@@ -76,7 +76,7 @@ def test_both_may_end_at_once(contexts: Contexts) -> None:
 def test_who_has_ended_still_hears_what_comes_in_pieces(contexts: Contexts) -> None:
     """A part of a record lies in OpenSSL when the end is said."""
     one, two = pair(contexts)
-    two.send(b"x" * 50_000)
+    two.tls.write(b"x" * 50_000)
     record = two.outgoing.read()
     begun = heard(one, record[:1000])
     one.finish()
@@ -90,7 +90,7 @@ def test_who_has_ended_still_hears_what_comes_in_pieces(contexts: Contexts) -> N
 def test_whatever_is_said_arrives_whole(contexts: Contexts, pieces: list[bytes], by: int) -> None:
     one, two = pair(contexts)
     for piece in pieces:
-        one.send(piece)
+        one.tls.write(piece)
     one.finish()
     assert heard(two, one.outgoing.read(), by=by) == b"".join(pieces)
     assert two.ended
@@ -101,7 +101,7 @@ def test_however_little_a_record_holds_all_of_them_arrive(contexts: Contexts, by
     one, two = pair(contexts)
     said = bytes(range(256)) * 2
     for at in range(len(said)):
-        one.send(said[at : at + 1])
+        one.tls.write(said[at : at + 1])
     assert heard(two, one.outgoing.read(), by=by) == said
 
 
@@ -111,7 +111,7 @@ def test_what_came_with_the_end_of_the_handshake_is_heard_after_it(contexts: Con
     one.start()
     two.receive(one.outgoing.read())
     one.receive(two.outgoing.read())
-    one.send(b"at once")
+    one.tls.write(b"at once")
     for byte in one.outgoing.read():
         two.keep(bytes([byte]))
     assert not two.established

@@ -32,15 +32,16 @@ from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
 class Presented:
     """The credentials of one request, as they came.
 
-    `repeated`: the same header came twice. `secret` is the key or token to judge; None where none was
-    presented.
+    `repeated`: the same header came twice. `secret` is the key or token to judge, and `digest` what it may be
+    known by; None where none was presented.
     """
 
-    __slots__ = ("repeated", "secret")
+    __slots__ = ("digest", "repeated", "secret")
 
     def __init__(self, api_keys: Sequence[bytes] = (), authorizations: Sequence[bytes] = ()) -> None:
         self.repeated = len(api_keys) > 1 or len(authorizations) > 1
-        self.secret = api_keys[0] if api_keys else _bearer_of(authorizations)
+        self.secret = secret = api_keys[0] if api_keys else _bearer_of(authorizations)
+        self.digest = None if secret is None else digest_of(secret)
 
     def __repr__(self) -> str:
         return "Presented(…)"
@@ -99,6 +100,9 @@ Verified = Mapping[bytes, Credential | Denied]
 
 
 _OPEN, _INSECURE = Allowed(Reason.OPEN), Allowed(Reason.INSECURE)
+_REPEATED_CREDENTIAL = Denied(Reason.REPEATED_CREDENTIAL, "The same credential header came twice")
+_NO_CREDENTIAL = Denied(Reason.NO_CREDENTIAL, "Must provide an API key or an Authorization bearer token")
+_UNKNOWN_KEY = Denied(Reason.UNKNOWN_KEY, "Invalid API key or JWT")
 
 
 def decide(ask: Ask, grounds: Grounds, now: float, verified: Verified) -> Allowed | Denied | Unverified:
@@ -108,15 +112,15 @@ def decide(ask: Ask, grounds: Grounds, now: float, verified: Verified) -> Allowe
         return _OPEN
     presented = ask.presented
     if presented.repeated:
-        return Denied(Reason.REPEATED_CREDENTIAL, "The same credential header came twice")
+        return _REPEATED_CREDENTIAL
     if grounds.open_to_all:
         return _INSECURE
     secret = presented.secret
     if secret is None:
-        return Denied(Reason.NO_CREDENTIAL, "Must provide an API key or an Authorization bearer token")
-    credential = grounds.ring.find(secret)
+        return _NO_CREDENTIAL
+    credential = grounds.ring.find(secret, presented.digest)
     if credential is None:
-        token = _token(secret, grounds.tokens, verified, now)
+        token = _token(presented, grounds.tokens, verified, now)
         return _admit(ask, token, reading, now) if isinstance(token, Credential) else token
     if credential.named and weakness_of(secret):
         return Denied(Reason.WEAK_SECRET, "Invalid API key or JWT", credential)
@@ -124,12 +128,13 @@ def decide(ask: Ask, grounds: Grounds, now: float, verified: Verified) -> Allowe
 
 
 def _token(
-    secret: bytes, tokens: TokenRules, verified: Verified, now: float
+    presented: Presented, tokens: TokenRules, verified: Verified, now: float
 ) -> Credential | Denied | Unverified:
-    known = verified.get(digest_of(secret)) or tokens.read(secret)
+    secret, digest = presented.secret or b"", presented.digest or b""
+    known = verified.get(digest) or tokens.read(secret)
     if isinstance(known, Unverified) and known.expires is not None and now >= known.expires:
         return Denied(Reason.EXPIRED, "The token has expired")
-    return known or Denied(Reason.UNKNOWN_KEY, "Invalid API key or JWT")
+    return known or _UNKNOWN_KEY
 
 
 def admit(ask: Ask, credential: Credential, policy: Policy, now: float) -> Allowed | Denied:

@@ -104,11 +104,14 @@ class KeyRing:
         """The key that has this digest here."""
         return self._by_digest.get(digest)
 
-    def find(self, secret: bytes) -> Credential | None:
-        """The key whose secret this is, or None. Nothing is nobody's secret."""
+    def find(self, secret: bytes, digest: bytes | None = None) -> Credential | None:
+        """The key whose secret this is, or None. Nothing is nobody's secret.
+
+        `digest` is that of the secret, where it is known.
+        """
         if not secret:
             return None
-        found = self._known(sha256(secret).digest())
+        found = self._known(digest or digest_of(secret))
         if self._pepper is None:
             return found
         peppered = self._known(peppered_digest_of(secret, self._pepper))

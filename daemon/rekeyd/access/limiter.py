@@ -9,9 +9,11 @@ Networks are remembered up to `most`, the least recent forgotten first. Sans I/O
 seconds. Must not know: what a failure is, or whose network it is.
 """
 
+import functools
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rekeyd.access.verdict import Quota
 
@@ -31,12 +33,12 @@ class Pace:
         return cls(max(1, int(rate)), 1 / rate)
 
     @classmethod
+    @functools.lru_cache(maxsize=4)
     def per_minute(cls, count: int) -> "Pace":
         return cls(count, 60 / count)
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """What came of asking for one more: `wait` seconds (0: it is granted), how many `remaining` at once, and
     in how many seconds, `reset`, all would be had again."""
 

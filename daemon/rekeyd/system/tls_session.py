@@ -33,6 +33,8 @@ class Session:
         self.tls = context.wrap_bio(
             self._incoming, self.outgoing, server_side=server_side, server_hostname=server_hostname
         )
+        """Once the handshake is over `write` encrypts, which fails where the other end has torn a message of
+        the handshake: `ssl.SSLError`."""
         self.established = False
         self.ended = False
         """The other end has said all: its close_notify came."""
@@ -125,17 +127,9 @@ class Session:
         if self._silent > SILENT + self._spoken // SPOKEN:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "too many records with nothing in them")
 
-    def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt into `outgoing`; before the handshake is over there is nothing to encrypt with.
-
-        Raises `ssl.SSLError`, also where the other end has torn a message of the handshake.
-        """
-        if data:
-            self.tls.write(data)
-
     def finish(self) -> None:
         """Say that this was all. All that came was decrypted, so OpenSSL has nothing to stumble over while
-        it looks for the other's close_notify. Raises `ssl.SSLError` as `send` does."""
+        it looks for the other's close_notify. Raises `ssl.SSLError`."""
         if not self.finished:
             self.finished = True
             # What it wants to read is the other end's, which may come whenever that is ready.

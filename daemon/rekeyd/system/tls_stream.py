@@ -158,10 +158,10 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def send(self, data: bytes | bytearray | memoryview) -> None:
         session = self.session
-        if session.finished or self._broken:
+        if self._broken or session.finished or not data:
             return
         try:
-            session.send(data)
+            session.tls.write(data)
         except ssl.SSLError as error:
             self._fail(error)
             return

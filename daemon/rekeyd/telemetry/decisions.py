@@ -59,10 +59,9 @@ class Decision(NamedTuple):
     def fields(self) -> dict[str, Any]:
         """What is known, as the line has it."""
         told = {name: value for name, value in zip(_NAMES, self, strict=False) if value is not None}
-        right, duration = self.right_needed, self.duration
-        if right is not None:
+        if (right := self.right_needed) is not None:
             told["right_needed"] = _RIGHTS[right]
-        if duration is not None:
+        if (duration := self.duration) is not None:
             told["duration"] = int(duration * 1e6) / 1e6
         return told
 
@@ -165,7 +164,7 @@ class _Network:
 
 
 def _agreed(one: Decision, other: Decision) -> Decision:
-    return Decision._make(mine if mine == its else None for mine, its in zip(one, other, strict=True))
+    return Decision._make([mine if mine == its else None for mine, its in zip(one, other, strict=True)])
 
 
 class Emit(Protocol):

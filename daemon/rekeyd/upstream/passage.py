@@ -9,7 +9,7 @@ Must not know: what the client's end is; who asked, and whether they might.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from rekeyd.http1 import forwarding
@@ -31,7 +31,8 @@ class Client(Protocol):
     def full(self) -> bool:
         """Whether the client takes no more for now; it calls `room_for_client` when it does."""
 
-    def write(self, data: bytes) -> None:
+    @property
+    def write(self) -> Callable[[bytes], None]:
         """Send."""
 
     def body_wanted(self) -> None:

@@ -44,6 +44,10 @@ _PIECES = 8
 """In more pieces than this a head is aiohttp's: each has what came so far looked at again."""
 
 
+def _nowhere(_data: bytes) -> None:
+    """Nobody is there."""
+
+
 class LaneHost:
     """What lanes are made with. `other` makes the protocol of the other lane."""
 
@@ -96,6 +100,7 @@ class Lane(asyncio.Protocol):
         "tls",
         "turned_away",
         "wire",
+        "write",
     )
 
     def __init__(self, host: LaneHost, generation: Generation) -> None:
@@ -117,6 +122,8 @@ class Lane(asyncio.Protocol):
         self.identity: str | None = None
         self._known: Credentials
         self.wire: asyncio.Transport | None = None
+        self.write: Callable[[bytes], None] = _nowhere
+        """Send, while there is somebody to send to."""
         self._socket: Any = None
         self._ahead = b""
         self._pieces = 0
@@ -143,6 +150,7 @@ class Lane(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = wire = cast(asyncio.Transport, transport)
+        self.write = wire.write
         self._socket = sock = transport.get_extra_info("socket")
         self._known = known = Credentials(transport)
         self.peer, self.tls, self.cipher, self.identity = known.peer, known.tls, known.cipher, known.identity
@@ -155,7 +163,7 @@ class Lane(asyncio.Protocol):
         self._deadline.expect(self._since + self._host.timeouts.header)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self.wire = None
+        self.wire, self.write = None, _nowhere
         self._deadline.end()
         if self._task is not None:
             self._task.cancel()
@@ -198,10 +206,6 @@ class Lane(asyncio.Protocol):
         """Whether the request at hand is the last one."""
         known = self._last
         return self._desk.replies.draining or self.retiring or known is None or not known.request.persists
-
-    def write(self, data: bytes) -> None:
-        if self.wire is not None:
-            self.wire.write(data)
 
     def body_wanted(self) -> None:
         self._since = self._loop.time()
@@ -286,9 +290,16 @@ class Lane(asyncio.Protocol):
                 return False
         self._pieces = 0
         self._ahead = self._ahead[known.size :]
+        self._left = known.length
         visit = self._visit = self._desk.begin(self, known.generation)
+        visit.method, visit.path, visit.client = known.method, known.path, known.ask.client
+        visit.request_id = known.request_id or self._desk.new_id()
         try:
-            self._serve(known, visit)
+            verdict = self._desk.gatekeeper.judge(known.ask, known.generation)
+            if isinstance(verdict, Unverified):
+                self._spawn(self._settle(known, visit, verdict))
+            else:
+                self._decided(known, visit, verdict)
         except Exception as error:  # noqa: BLE001 - told where everything is told, and answered
             self._failed(error)
         return True
@@ -322,23 +333,13 @@ class Lane(asyncio.Protocol):
             return
         self._read_on()
         self._deadline.end()
-        self.wire, self._ahead, self._last = None, b"", None
+        self.wire, self.write, self._ahead, self._last = None, _nowhere, b"", None
         other = self._host.other(self.generation)
         other.retiring, other.cut_for = self.retiring, self.cut_for
         self._host.guests.moved(self, other)
         began = self._since if self._pieces or not self._served else self._loop.time()
         late_at = began + self._host.timeouts.header
         other.take_over(wire, self._known, data, served=self._served, late_at=late_at)
-
-    def _serve(self, known: Recognised, visit: Visit) -> None:
-        self._left = known.length
-        visit.method, visit.path, visit.client = known.method, known.path, known.ask.client
-        visit.request_id = known.request_id or self._desk.new_id()
-        verdict = self._desk.gatekeeper.judge(known.ask, known.generation)
-        if isinstance(verdict, Unverified):
-            self._spawn(self._settle(known, visit, verdict))
-        else:
-            self._decided(known, visit, verdict)
 
     async def _settle(self, known: Recognised, visit: Visit, verdict: Unverified) -> None:
         desk = self._desk
