@@ -21,10 +21,11 @@ from rekeyd.http1 import answers, forwarding, plain
 from rekeyd.http1.request import Malformed, Request, examine, printable
 from rekeyd.ledger import Use
 from rekeyd.listeners.http.client import AiohttpClient
+from rekeyd.listeners.http.connection import Host
 from rekeyd.listeners.http.desk import MEGABYTE, Desk, Guards, Records, told_of, too_large
 from rekeyd.listeners.http.guests import Guests
 from rekeyd.listeners.http.inspection import Prompted, Replayed, inspect
-from rekeyd.listeners.http.lane import Lane, LaneHost
+from rekeyd.listeners.http.lane import Lane
 from rekeyd.listeners.http.protocol import GatewayProtocol, GatewayServer, Rendered, Timeouts
 from rekeyd.listeners.http.replies import Health, Replies, Reply, is_ours, is_preflight
 from rekeyd.listeners.http.visit import Visit
@@ -78,7 +79,7 @@ class HttpGateway:
             malformed=desk.malformed,
             guests=self._guests,
         )
-        self._lane = LaneHost(desk, self._guests, self._timeouts, self._server.protocol)
+        self._lane = Host(desk, self._guests, self._timeouts, self._server.protocol)
         self.short = True
         """Whether plain requests take the short lane; else all of them take aiohttp's."""
 

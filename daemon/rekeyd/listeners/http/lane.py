@@ -3,7 +3,7 @@
 The rules: every connection begins here. A head that is plain (`http1/plain.py`) is judged, rewritten and
 passed on from within `data_received`; the first one that isn't takes its connection to aiohttp's lane, with
 every byte that is not served yet, and it stays there. What is decided, answered and recorded is the desk's,
-the same for both lanes; timeouts, bounds and the ways in which a connection ends are those of `protocol.py`.
+the same for both lanes. How the connection waits and ends stands in `connection.py`.
 
 A head that is byte for byte the last one of its connection is not read again: what it says is the same. The
 decision is made anew each time.
@@ -12,25 +12,21 @@ Must not know: who may do what; how bytes get to the upstream (`Passage`).
 """
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from collections.abc import Coroutine
+from typing import Any
 
 import structlog
 
 from rekeyd.access.verdict import Allowed, Denied, Reason, Unverified
 from rekeyd.http1 import answers, plain
-from rekeyd.ledger import Entry, Use
-from rekeyd.listeners.http.deadline import Deadline
-from rekeyd.listeners.http.desk import Desk, told_of
-from rekeyd.listeners.http.guests import Credentials, Guests
+from rekeyd.ledger import Use
+from rekeyd.listeners.http.connection import ClientConnection, Host, nowhere
+from rekeyd.listeners.http.desk import told_of
 from rekeyd.listeners.http.inspection import inspect
-from rekeyd.listeners.http.protocol import GatewayProtocol, Timeouts, refusal
 from rekeyd.listeners.http.recognised import Recognised
 from rekeyd.listeners.http.replies import Reply, is_ours
 from rekeyd.listeners.http.visit import Visit
-from rekeyd.listeners.http.wire import HIGH_WATER, LINGER, break_off
+from rekeyd.listeners.http.wire import HIGH_WATER, LINGER
 from rekeyd.trust.generation import Generation
 from rekeyd.upstream.connection import UpstreamError
 from rekeyd.upstream.passage import Passage
@@ -44,137 +40,34 @@ _PIECES = 8
 """In more pieces than this a head is aiohttp's: each has what came so far looked at again."""
 
 
-def _nowhere(_data: bytes) -> None:
-    """Nobody is there."""
+class Lane(ClientConnection):
+    """One client connection, see above. It is `passage.Client` to the upstream."""
 
+    __slots__ = ("_arrived", "_last", "_left", "_passage", "_pieces", "_task", "_turning", "_use")
 
-class LaneHost:
-    """What lanes are made with. `other` makes the protocol of the other lane."""
-
-    def __init__(
-        self, desk: Desk, guests: Guests, timeouts: Timeouts, other: Callable[[Generation], GatewayProtocol]
-    ) -> None:
-        self.desk = desk
-        self.guests = guests
-        self.timeouts = timeouts
-        self.other = other
-
-
-class Lane(asyncio.Protocol):
-    """One client connection, see above. It is `Guest` to the gateway and `passage.Client` to the upstream."""
-
-    __slots__ = (
-        "_ahead",
-        "_arrived",
-        "_closing",
-        "_deadline",
-        "_desk",
-        "_ends",
-        "_full_since",
-        "_gone",
-        "_held",
-        "_host",
-        "_known",
-        "_last",
-        "_left",
-        "_loop",
-        "_passage",
-        "_pieces",
-        "_room",
-        "_served",
-        "_since",
-        "_skip",
-        "_socket",
-        "_task",
-        "_turning",
-        "_use",
-        "_visit",
-        "cipher",
-        "cut_for",
-        "entry",
-        "full",
-        "generation",
-        "identity",
-        "peer",
-        "retiring",
-        "tls",
-        "turned_away",
-        "wire",
-        "write",
-    )
-
-    def __init__(self, host: LaneHost, generation: Generation) -> None:
-        self._host = host
-        self._desk = host.desk
-        self._loop = asyncio.get_running_loop()
-        self.generation = generation
-        """The one under which the connection was accepted."""
-        self.entry: Entry | None = None
-        self.retiring = False
-        self.turned_away = False
-        """Once the handshake is done: whether this client has no place here."""
-        self.cut_for: str | None = None
-        self.full = False
-        """Whether the client takes no more for now."""
-        self.peer = ""
-        self.tls: str | None = None
-        self.cipher: str | None = None
-        self.identity: str | None = None
-        self._known: Credentials
-        self.wire: asyncio.Transport | None = None
-        self.write: Callable[[bytes], None] = _nowhere
-        """Send, while there is somebody to send to."""
-        self._socket: Any = None
-        self._ahead = b""
+    def __init__(self, host: Host, generation: Generation) -> None:
+        super().__init__(host, generation)
         self._pieces = 0
-        self._held = False
         self._last: Recognised | None = None
-        self._visit: Visit | None = None
         self._use: Use | None = None
         self._passage: Passage | None = None
         self._task: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
         self._arrived: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
         self._left = 0
-        self._skip = 0
         self._turning = False
-        self._ends = False
-        self._served = False
-        self._gone: str | None = None
-        self._since = 0.0
-        self._full_since = 0.0
-        self._deadline = Deadline(self._loop, self._due, self._too_late)
 
     # What the transport calls.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.wire = wire = cast(asyncio.Transport, transport)
-        self.write = wire.write
-        self._socket = sock = transport.get_extra_info("socket")
-        self._known = known = Credentials(transport)
-        self.peer, self.tls, self.cipher, self.identity = known.peer, known.tls, known.cipher, known.identity
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        wire.set_write_buffer_limits(high=HIGH_WATER)
-        self._host.guests.came(self, self.generation, known)
-        self.turned_away = self.entry is None
-        self._since = self._loop.time()
-        self._deadline.expect(self._since + self._host.timeouts.header)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self.wire, self.write = None, _nowhere
-        self._deadline.end()
+    def connection_lost(self, exc: Exception | None) -> None:
         if self._task is not None:
             self._task.cancel()
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
-        if self._visit is not None:
+        visit = self._visit
+        if visit is not None:
             if self._passage is not None:
                 self._passage.cancel()
-            self._visit.failure = self._desk.why_it_was_cut(self) or self._gone or "the client left"
-            self._end_visit(self._visit)
-        self._host.guests.went(self)
+            visit.failure = self._desk.why_it_was_cut(self) or self._gone or "the client left"
+            self._end_visit(visit)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         self._ahead = self._ahead + data if self._ahead else data
@@ -185,15 +78,8 @@ class Lane(asyncio.Protocol):
         if self._ahead and len(self._ahead) > HIGH_WATER:
             self._hold()
 
-    def pause_writing(self) -> None:
-        self.full = True
-        self._full_since = self._loop.time()
-        self._deadline.expect(self._full_since + self._desk.stall_timeout())
-
     def resume_writing(self) -> None:
-        self.full = False
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        super().resume_writing()
         if self._passage is not None:
             self._passage.room_for_client()
         elif self._visit is None:
@@ -223,31 +109,6 @@ class Lane(asyncio.Protocol):
             return
         self._upstream_failed(known, visit, passage.failure)
 
-    # What the ledger and a drain call.
-
-    def abort(self) -> None:
-        """Break the connection so that the client can tell (RST, no close_notify)."""
-        if self.wire is not None:
-            break_off(self.wire, self._socket)
-
-    def cut(self, why: str) -> None:
-        self.cut_for = why
-        self.abort()
-
-    def retire(self) -> None:
-        """Close now if nothing is asked, else after the answer at hand."""
-        self.retiring = True
-        busy = self._visit is not None or self._skip or self._ends
-        if not busy and (self._closing is None or self._closing.done()):
-            self._closing = self._loop.create_task(self._close_idle())
-
-    def finish(self, *, newcomers_too: bool) -> None:
-        """For a drain: close now if nothing is asked or about to be. A connection that never carried a
-        request is a newcomer: its first one may be on its way."""
-        idle = self._visit is None and not self._ahead and not self._skip
-        if idle and (newcomers_too or self._served):
-            self.retire()
-
     # One request after another.
 
     def _turn(self) -> None:
@@ -267,14 +128,6 @@ class Lane(asyncio.Protocol):
             self._ahead = b""
         if self._held and len(self._ahead) <= HIGH_WATER:
             self._read_on()
-
-    def _drop(self) -> None:
-        """Throw away the rest of a body that nobody wants."""
-        dropped = min(self._skip, len(self._ahead))
-        self._ahead = self._ahead[dropped:]
-        self._skip -= dropped
-        if not self._skip:
-            self._rest()
 
     def _begin(self) -> bool:
         """Serve the request that stands first in what was read; whether there is one, and it is plain."""
@@ -333,7 +186,7 @@ class Lane(asyncio.Protocol):
             return
         self._read_on()
         self._deadline.end()
-        self.wire, self.write, self._ahead, self._last = None, _nowhere, b"", None
+        self.wire, self.write, self._ahead, self._last = None, nowhere, b"", None
         other = self._host.other(self.generation)
         other.retiring, other.cut_for = self.retiring, self.cut_for
         self._host.guests.moved(self, other)
@@ -410,6 +263,10 @@ class Lane(asyncio.Protocol):
 
     # The body.
 
+    @property
+    def _wants_body(self) -> bool:
+        return self._passage is not None and self._passage.wants_body
+
     def _pass_body(self) -> None:
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
@@ -434,16 +291,6 @@ class Lane(asyncio.Protocol):
         self._left -= len(piece)
         self._read_on()
         return piece
-
-    def _hold(self) -> None:
-        if not self._held and self.wire is not None:
-            self._held = True
-            self.wire.pause_reading()
-
-    def _read_on(self) -> None:
-        if self._held and self.wire is not None:
-            self._held = False
-            self.wire.resume_reading()
 
     # The end of a request.
 
@@ -492,49 +339,6 @@ class Lane(asyncio.Protocol):
         if self._last is not None and self._last.size > _KEPT:
             self._last = None
 
-    def _rest(self) -> None:
-        """Nothing is asked any more, for now."""
-        if self._ends:
-            if self.wire is not None and not self.wire.is_closing():
-                self._closing = self._loop.create_task(self._close())
-            return
-        self._deadline.expect(self._since + self._host.timeouts.idle)
-        if self.retiring:
-            self.retire()
-
-    # The end of the connection.
-
-    async def _close(self) -> None:
-        with contextlib.suppress(ConnectionError):
-            await self._flush()
-            if self.wire is not None:
-                self.wire.close()
-
-    async def _close_idle(self) -> None:
-        """Close when the client has taken all, unless it asks for more: then with that answer."""
-        with contextlib.suppress(ConnectionError):
-            await self._flush()
-            if self.wire is not None and self._visit is None and not (self._ahead or self._skip):
-                self.wire.close()
-            elif self.wire is not None:
-                self.wire.set_write_buffer_limits(high=HIGH_WATER)
-
-    async def _flush(self) -> None:
-        """Wait until all that was written is in the kernel's hands (see `GatewayProtocol.flush`)."""
-        wire = self.wire
-        if wire is None or wire.is_closing():
-            return
-        try:
-            if wire.get_write_buffer_size():
-                wire.set_write_buffer_limits(high=1)
-                if self.full:
-                    self._room = self._loop.create_future()
-                    async with asyncio.timeout(self._desk.stall_timeout()):
-                        await self._room
-        except TimeoutError:
-            self.abort()
-            raise ConnectionError("the client stopped reading") from None
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Go on with the request at hand when what it waits for is there."""
         self._task = self._loop.create_task(self._guarded(work))
@@ -544,41 +348,3 @@ class Lane(asyncio.Protocol):
             await work
         except Exception as error:  # noqa: BLE001 - likewise
             self._failed(error)
-
-    # Time.
-
-    def _due(self) -> float | None:
-        """Until when what we wait for must have happened."""
-        timeouts = self._host.timeouts
-        if self.wire is None:
-            return None
-        if self.full:
-            return self._full_since + self._desk.stall_timeout()
-        if self._visit is not None:
-            waits = self._passage is not None and self._passage.wants_body
-            return self._since + self._desk.stall_timeout() if waits else None
-        if self._skip:
-            return self._since + LINGER
-        if self._ends:
-            return None
-        return self._since + (timeouts.header if self._ahead or not self._served else timeouts.idle)
-
-    def _too_late(self) -> None:
-        wire = self.wire
-        if wire is None:
-            return
-        if self.full or self._visit is not None:
-            self._gone = "the client stopped reading" if self.full else "the client stalled in its body"
-            self.abort()
-        elif self._skip:
-            self._skip, self._ends = 0, True
-            self._rest()
-        elif self._ahead:
-            self._desk.malformed(self, 408)
-            self.write(refusal(408))
-            self._ahead, self._ends = b"", True
-            wire.close()
-        elif wire.get_write_buffer_size():
-            self.abort()  # it has not even taken its last answer
-        else:
-            wire.close()
