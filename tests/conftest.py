@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from rekeyd.system.event_loop import VARIABLE, LoopFactory, loop_factory
 from support.daemon import WORKERS, Daemon
 from support.secrets import Ledger
+from support.supervisor import Supervisor
 
 # A machine that is busy with something else is no finding.
 settings.register_profile("rekeyd", suppress_health_check=[HealthCheck.too_slow])
@@ -60,3 +61,12 @@ async def start_daemon(ledger: Ledger) -> AsyncIterator[StartDaemon]:
             return await stack.enter_async_context(Daemon.running(ledger, settings, **arguments))
 
         yield start
+
+
+@pytest.fixture
+async def supervisor(tmp_path: Path) -> AsyncIterator[Supervisor]:
+    """Two workers that serve; gone with the test."""
+    supervisor = Supervisor(tmp_path)
+    await supervisor.open()
+    yield supervisor
+    await supervisor.shut()

@@ -41,7 +41,8 @@ from rekeyd.telemetry.logs import Logs
 from rekeyd.telemetry.report import Listener
 from rekeyd.trust.generation import Generation
 from rekeyd.upstream.connection import UpstreamError
-from rekeyd.workers.crew import Crew, Origin
+from rekeyd.workers.crew import Crew
+from rekeyd.workers.staff import Origin
 
 log = structlog.get_logger()
 
