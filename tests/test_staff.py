@@ -70,3 +70,32 @@ async def test_where_one_can_not_begin_none_is_left(tmp_path: Path, monkeypatch:
         await supervisor.crew.open()
     assert not supervisor.crew._staff._hired
     await supervisor.shut()
+
+
+async def test_one_that_dies_before_its_turn_has_one_successor(supervisor: Supervisor) -> None:
+    first, second = supervisor.members
+    supervisor.crew.renew()
+    second.kill()
+    await eventually(lambda: second not in supervisor.members, what="the end of the second")
+    await supervisor.crew._staff._replacing.over()
+    await eventually(lambda: len(supervisor.members) == 2, what="both successors", timeout=15)
+    assert first not in supervisor.members
+    assert [member.number for member in supervisor.members] == [1, 2]
+
+
+async def test_one_counts_like_any_other_until_its_successor_serves(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = supervisor.members
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with capture_logs() as told:
+        os.kill(first.pid, signal.SIGTERM)
+        await eventually(lambda: any(line["event"] == "worker.failed" for line in told), what="a failure")
+        assert not first.leaving
+        first.kill()
+        await eventually(lambda: any(line["event"] == "worker.died" for line in told), what="its end")
+    monkeypatch.undo()
+    await eventually(lambda: len(supervisor.members) == 2, what="its successor", timeout=15)
+    await supervisor.crew._staff._replacing.over()
+    assert [member.number for member in supervisor.members] == [1, 2]
+    assert second in supervisor.members

@@ -2,10 +2,12 @@
 
 The rules:
 
-1. There is one worker in each place. One that dies is replaced, ever later where none lives long
-   (`pauses.py`); so is one that asks for it, and all in turn when we are asked (`renew`).
+1. There is one worker in each place, and at most one on its way there. One that dies is replaced, ever later
+   where none lives long (`pauses.py`); so is one that asks for it, and all in turn when we are asked to
+   (`renew`).
 2. A worker serves from the moment at which it has what is current, and none begins to once we stop.
-3. One that is replaced while it lives goes on until the next one serves, and ends when its connections have.
+3. One that is replaced while it lives is like any other until the next one serves; then it is leaving, and
+   ends when its connections have.
 4. Every process is waited for, and what it counted is kept. Where one can't even begin at the start, none is
    left.
 
@@ -70,6 +72,8 @@ class Staff:
         self._listening: Mapping[str, socket.socket] = {}
         self._hired: set[Member] = set()
         """Every process there is: those that serve, and those that have only begun."""
+        self._awaited: set[int] = set()
+        """The places to which one is on its way."""
         self._pauses = Pauses()
         self._replacing = Background()
         self._burials = Background()
@@ -120,7 +124,7 @@ class Staff:
     def _hear(self, member: Member, message: Message) -> None:
         if message.kind != "leaving":
             self._heard(message)
-        elif not member.leaving:
+        else:
             self._replacing.begin(self._renew(member))
 
     def renew(self) -> None:
@@ -129,18 +133,31 @@ class Staff:
 
     async def _renew_all(self) -> None:
         for member in self._roster:
-            if not member.leaving:
-                await self._renew(member)
+            await self._renew(member)
 
     async def _renew(self, member: Member) -> None:
-        member.leaving = True
+        """Unless its place is another's by now, or about to be."""
+        if member.leaving or member not in self._roster or member.number in self._awaited:
+            return
         await self._replace(member.number)
+        if self._stopping:
+            return
+        member.leaving = True
         with contextlib.suppress(WorkerError):
             await member.ask("drain", self._drain_timeout, within=self._drain_timeout + LAST_WORDS)
             await self._end(member)
 
     async def _replace(self, number: int, pause: float = 0.0) -> None:
-        """Another one in this place after `pause` seconds, however often that has to be tried."""
+        """Another one in this place after `pause` seconds, unless one is on its way."""
+        if number not in self._awaited:
+            self._awaited.add(number)
+            try:
+                await self._fill(number, pause)
+            finally:
+                self._awaited.discard(number)
+
+    async def _fill(self, number: int, pause: float) -> None:
+        """However often that has to be tried."""
         await asyncio.sleep(pause)
         while not self._stopping:
             try:
