@@ -45,28 +45,31 @@ class Totals(Collector):
     """The sum of what each process told last, by the number of the process."""
 
     def __init__(self) -> None:
-        self._told: dict[int, list[dict[str, Any]]] = {}
+        self._told: dict[int, list[Metric]] = {}
         self._kinds: dict[str, tuple[str, str]] = {}
         self._departed: dict[str, _Samples] = {}
 
     def tell(self, process: int, families: list[dict[str, Any]]) -> None:
-        """What a process has counted until now, from `as_json`."""
-        self._told[process] = families
-        for family in families:
-            self._kinds[family["name"]] = (family["help"], family["type"])
+        """What a process has counted until now, from `as_json`.
+
+        Raises AttributeError, KeyError, TypeError or ValueError for what is none of that, and leaves it out.
+        """
+        told = [_family_in(family) for family in families]
+        self._told[process] = told
+        self._kinds.update((family.name, (family.documentation, family.type)) for family in told)
 
     def depart(self, process: int) -> None:
         """It is gone: what it counted stays, and what it had is had no more."""
         for family in self._told.pop(process, ()):
-            if family["type"] in _COUNTED:
-                _add(self._departed.setdefault(family["name"], {}), family["samples"])
+            if family.type in _COUNTED:
+                _add(self._departed.setdefault(family.name, {}), _samples_of(family))
 
     def collect(self) -> Iterator[Metric]:
         """One family of each name."""
         sums: dict[str, _Samples] = {name: dict(samples) for name, samples in self._departed.items()}
         for families in self._told.values():
             for family in families:
-                _add(sums.setdefault(family["name"], {}), family["samples"])
+                _add(sums.setdefault(family.name, {}), _samples_of(family))
         for name, samples in sums.items():
             yield _family(name, *self._kinds[name], samples)
 
@@ -94,6 +97,13 @@ def _add(sums: _Samples, samples: Iterable[tuple[str, Mapping[str, str], float]]
     for name, labels, value in samples:
         key = (name, tuple(sorted(labels.items())))
         sums[key] = sums.get(key, 0.0) + value
+
+
+def _family_in(told: Mapping[str, Any]) -> Metric:
+    family = Metric(told["name"], told["help"], told["type"])
+    for name, labels, value in told["samples"]:
+        family.add_sample(str(name), {str(label): str(of) for label, of in labels.items()}, float(value))
+    return family
 
 
 def _family(name: str, documentation: str, kind: str, samples: _Samples) -> Metric:

@@ -10,7 +10,7 @@ Must not know: what the numbers mean.
 import asyncio
 from typing import Any
 
-from rekeyd.telemetry.evidence import Evidence, NotUsageError, usage_in
+from rekeyd.telemetry.evidence import Evidence, NewerUsageError, NotUsageError, usage_in
 from rekeyd.telemetry.metrics import Metrics
 from rekeyd.telemetry.totals import Totals
 from rekeyd.workers.member import Member, WorkerError
@@ -18,6 +18,8 @@ from rekeyd.workers.roster import PATIENCE, Roster
 
 PULSE = 5.0
 """Seconds between two looks at what workers have counted, and at whether they live."""
+
+_NONSENSE = (AttributeError, KeyError, TypeError, ValueError)
 
 
 class Counts:
@@ -57,7 +59,7 @@ class Counts:
             usage = usage_in(counts["usage"].encode())
             self._totals.tell(member.pid, counts["metrics"])
             member.connections = int(counts["connections"])
-        except (KeyError, TypeError, ValueError, AttributeError, NotUsageError) as error:
+        except (*_NONSENSE, NotUsageError, NewerUsageError) as error:
             member.kill()
             raise WorkerError(f"worker {member.number} tells nonsense") from error
         self._evidence.add(usage)
