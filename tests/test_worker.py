@@ -32,6 +32,16 @@ async def test_what_was_never_prepared_is_not_published(tmp_path: Path) -> None:
             await worker.ask("publish", {"number": 7})
 
 
+async def test_what_was_prepared_before_something_else_of_its_number_is_not_published(tmp_path: Path) -> None:
+    async with hand(tmp_path) as worker:
+        await worker.serve(1)
+        await worker.prepare(2)
+        with pytest.raises(WorkerError, match="nothing came along"):
+            await worker.ask("prepare", {"number": 2})
+        with pytest.raises(WorkerError, match="KeyError"):
+            await worker.ask("publish", {"number": 2})
+
+
 async def test_what_is_not_sealed_is_not_taken(tmp_path: Path) -> None:
     async with hand(tmp_path) as worker:
         open_to_change = os.memfd_create("open", os.MFD_ALLOW_SEALING)

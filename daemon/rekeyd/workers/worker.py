@@ -127,6 +127,7 @@ class Worker:
 
     async def _prepare(self, message: Message) -> None:
         number, descriptor = message.body["number"], message.descriptor
+        self._prepared.pop(number, None)  # a number is given again where what had it was published by none
         if descriptor is None:
             raise SealError("nothing came along")
         self._prepared[number] = await asyncio.to_thread(self._made, number, descriptor)
