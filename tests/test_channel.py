@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rekeyd.workers import channel
 from rekeyd.workers.channel import INLINE, KEPT, Channel, ChannelEndedError, Message
 from support.waiting import eventually
 
@@ -73,6 +75,55 @@ async def test_what_is_large_comes_whole(pair: Pair, size: int) -> None:
     one.channel.tell("large", "x" * size)
     ((message),) = await other.hear()
     assert message.body == "x" * size
+    for end in (one, other):
+        end.channel.close()
+
+
+@pytest.mark.parametrize("size", [1, INLINE + 1])
+async def test_a_name_that_is_no_utf_8_comes_as_it_is(pair: Pair, size: int) -> None:
+    one, other = (End().open(end) for end in pair)
+    body = {"file": os.fsdecode(b"/caf\xe9" * size)}
+    one.channel.tell("name", body)
+    ((message),) = await other.hear()
+    assert message.body == body
+    for end in (one, other):
+        end.channel.close()
+
+
+async def test_where_there_is_no_memory_no_descriptor_is_left(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = End().open(pair[0])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    def none_left(*_: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr(channel, "sealed", none_left)
+    with pytest.raises(MemoryError):
+        await one.channel.ask("take", "x" * (INLINE + 1), within=5, descriptor=0)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    one.channel.close()
+
+
+async def test_a_descriptor_for_which_there_is_no_room_is_none(pair: Pair) -> None:
+    one, other = (End().open(end) for end in pair)
+    asking = asyncio.create_task(one.channel.ask("take", within=5, descriptor=0))
+    await asyncio.sleep(0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(each.name) for each in Path("/proc/self/fd").iterdir())
+    fillers = [os.dup(0) for _ in range(highest)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+    try:
+        other.channel._take()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for filler in fillers:
+            os.close(filler)
+    ((message),) = other.messages
+    assert (message.kind, message.descriptor) == ("take", None)
+    other.channel.answer(message, "nothing came along")
+    assert await asking == "nothing came along"
     for end in (one, other):
         end.channel.close()
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from rekeyd.front import build
+from rekeyd.reload.sealed import SealError
+from rekeyd.trust.generation import Generation
 from rekeyd.workers.member import WorkerError
 from support.generations import API_KEY
 from support.supervisor import Supervisor
@@ -69,3 +71,15 @@ async def test_one_that_is_leaving_is_nothing_against_a_generation(
     supervisor.site.rotate()
     assert (await supervisor.reloader.reload("sighup")).generation == 2
     monkeypatch.undo()
+
+
+async def test_what_can_not_be_sealed_is_refused_for_its_own_reason(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(_: Generation) -> int:
+        raise SealError("it is larger than a house")
+
+    monkeypatch.setattr(supervisor.crew._handover, "_seal", too_large)
+    supervisor.site.rotate()
+    (finding,) = (await supervisor.reloader.reload("sighup")).findings
+    assert "it is larger than a house" in finding.message

@@ -51,3 +51,10 @@ async def test_it_is_started_once(tmp_path: Path) -> None:
     async with hand(tmp_path) as one:
         with pytest.raises(RuntimeError):
             one.member.start({})
+
+
+async def test_who_can_not_be_asked_is_a_problem_of_its_own_and_lives(tmp_path: Path) -> None:
+    async with hand(tmp_path) as one:
+        with pytest.raises(WorkerError, match="can't be asked"):
+            await one.ask("prepare", {"number": 1}, descriptor=-1)
+        assert await one.ask("cut") == 0

@@ -74,3 +74,14 @@ async def test_who_stops_while_a_worker_is_being_replaced_leaves_none_behind(
     await daemon.event("worker.died")
     await daemon.stop()
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+async def test_settings_in_a_folder_whose_name_is_no_utf_8_are_served(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    site = live_site(folder, service={"workers": 2}, tls={"watch": False}, admin={"socket": None})
+    daemon = await start_daemon(site.file, secrets=[API_KEY])
+    async with Connection.to(daemon, site.authority) as client:
+        assert (await client.ask(key=API_KEY)).status == 200

@@ -1,10 +1,14 @@
+import errno
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from rekeyd.workers.channel import Message
 from rekeyd.workers.member import WorkerError
+from rekeyd.workers.worker import Worker
 from support.generations import API_KEY
 from support.hands import hand
 from support.live import Connection
@@ -119,3 +123,22 @@ async def test_it_ends_when_it_is_told_so(tmp_path: Path) -> None:
         assert (await worker.ask("end")).keys() == {"connections", "metrics", "usage"}
         await eventually(worker.ended.is_set, what="its end")
         assert await worker.member.gone() == "exit status 0"
+
+
+async def test_an_answer_for_which_there_is_no_memory_is_not_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = []
+
+    class Full:
+        def answer(self, _: Message, body: Any) -> None:
+            if "problem" not in body:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            answers.append(body)
+
+    async def much(_: Message) -> dict[str, str]:
+        return {"much": "of it"}
+
+    worker = Worker(-1)
+    monkeypatch.setattr(worker, "_channel", Full(), raising=False)
+    monkeypatch.setattr(worker, "_does", {"say": much})
+    await worker._do(Message("say", 1))
+    assert answers == [{"problem": "the answer can't be sent (Cannot allocate memory)"}]

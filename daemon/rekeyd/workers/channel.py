@@ -2,16 +2,18 @@
 
 The rules: a message is one datagram that comes whole and in order, or the channel has ended; it is JSON, so
 that neither side can make the other run anything; what is larger than `INLINE` lies in a sealed memfd that
-comes along, and so may one descriptor. What is asked is answered, once, by number. Nobody waits for a peer
-that does not read: what can't be sent yet is kept, in its order, up to `KEPT` messages; more than that is
-taken for the end. So who has much to say that nobody asked for waits for `all_sent`. When the channel ends,
-whoever waits for an answer is told (`ChannelEndedError`).
+comes along, and so may one descriptor, which is left out where the receiver has room for none. What is asked
+is answered, once, by number. Nobody waits for a peer that does not read: what can't be sent yet is kept, in
+its order, up to `KEPT` messages; more than that is taken for the end. So who has much to say that nobody
+asked for waits for `all_sent`. When the channel ends, whoever waits for an answer is told
+(`ChannelEndedError`).
 
 Must not know: what is said.
 """
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 from array import array
@@ -70,7 +72,7 @@ class Channel:
         self._loop.add_reader(end.fileno(), self._take)
 
     def tell(self, kind: str, body: Any = None) -> None:
-        """Say something to which there is no answer. Never blocks, never raises."""
+        """Say something to which there is no answer. Never blocks. Raises OSError: there is no memory."""
         self._send(kind, 0, body)
 
     def answer(self, message: Message, body: Any = None) -> None:
@@ -86,6 +88,7 @@ class Channel:
         Raises:
             ChannelEndedError: there will be none.
             TimeoutError: not yet.
+            OSError: there is no memory or descriptor left to ask with.
         """
         number = next(self._numbers)
         answer = self._asked[number] = self._loop.create_future()
@@ -118,12 +121,7 @@ class Channel:
         if not self._open:
             self._fail_later(number)
             return
-        data = orjson.dumps([kind, number, body])
-        descriptors = [] if descriptor is None else [os.dup(descriptor)]
-        if len(data) > INLINE:
-            descriptors.insert(0, sealed("rekeyd message", [data]))
-            data = b""
-        self._kept.append((data or b"*", descriptors))
+        self._kept.append(_packed([kind, number, body], descriptor))
         if len(self._kept) == 1:
             self._flush()
         elif len(self._kept) > KEPT:
@@ -163,7 +161,7 @@ class Channel:
                 self._lost()
                 return
             descriptors = _descriptors_in(control)
-            if not data or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if not data or flags & socket.MSG_TRUNC:
                 _close_all(descriptors)
                 self._lost()
                 return
@@ -179,9 +177,9 @@ class Channel:
                     data = unsealed(aside, LARGEST)
                 finally:
                     os.close(aside)
-            kind, number, body = orjson.loads(data)
+            kind, number, body = _from_json(data)
             message = Message(str(kind), int(number), body, descriptors.pop(0) if descriptors else None)
-        except (ValueError, TypeError, IndexError, SealError):
+        except (ValueError, TypeError, IndexError, RecursionError, SealError):
             _close_all(descriptors)
             self._lost()
             return
@@ -202,6 +200,36 @@ class Channel:
         if self._open:
             self.close()
             self._ended()
+
+
+def _packed(message: list[Any], descriptor: int | None) -> tuple[bytes, list[int]]:
+    """What goes with the datagram, and the descriptors that come along: where there are two, memory first."""
+    data = _to_json(message)
+    descriptors = [sealed("rekeyd message", [data])] if len(data) > INLINE else []
+    if descriptors:
+        data = b"*"
+    try:
+        if descriptor is not None:
+            descriptors.append(os.dup(descriptor))
+    except OSError:
+        _close_all(descriptors)
+        raise
+    return data, descriptors
+
+
+def _to_json(value: Any) -> bytes:
+    """Also of text that is no UTF-8, as the names of files may be (lone surrogates), which orjson refuses."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode("ascii")
+
+
+def _from_json(data: bytes) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data)
 
 
 def _descriptors_in(control: list[tuple[int, int, bytes]]) -> list[int]:

@@ -54,7 +54,11 @@ class Handover:
     async def prepare(self, generation: Generation) -> str | None:
         """Have every worker build it; why one can't, or None."""
         self._drop_next()
-        self._next = held = _Held(generation.number, await asyncio.to_thread(self._seal, generation))
+        try:
+            descriptor = await asyncio.to_thread(self._seal, generation)
+        except (OSError, RekeydError) as error:
+            return f"it can't be handed over: {error}"
+        self._next = held = _Held(generation.number, descriptor)
         found = await self._roster.each(lambda member: _hand_over(member, held))
         # One that is leaving may be gone by now. If it isn't, it ends when it can't follow (`spread`).
         answers = [answer for member, answer in found if not member.leaving]
@@ -79,11 +83,11 @@ class Handover:
         """It came after the others had prepared."""
         try:
             await self.bring_up_to_date(member)
-        except (OSError, RekeydError):
+        except WorkerError:
             member.kill()
 
     async def bring_up_to_date(self, member: Member) -> None:
-        """Until what it has is what is current: that may change meanwhile. Raises OSError, WorkerError."""
+        """Until what it has is what is current: that may change meanwhile. Raises WorkerError."""
         held = None
         while held is not self._held:
             held = self._held

@@ -84,6 +84,8 @@ class Member:
             raise WorkerError(f"worker {self.number} did not answer within {within:g} s") from None
         except ChannelEndedError:
             raise WorkerError(f"worker {self.number} is gone") from None
+        except OSError as error:
+            raise WorkerError(f"worker {self.number} can't be asked ({error.strerror})") from None
         if isinstance(answer, dict) and "problem" in answer:
             raise WorkerError(str(answer["problem"]))
         return answer

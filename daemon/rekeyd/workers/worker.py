@@ -106,7 +106,10 @@ class Worker:
         finally:
             if message.descriptor is not None:
                 os.close(message.descriptor)
-        self._channel.answer(message, answer)
+        try:
+            self._channel.answer(message, answer)
+        except OSError as error:  # no memory for a large one; a word is better than silence, which is death
+            self._channel.answer(message, {"problem": f"the answer can't be sent ({error.strerror})"})
 
     async def _begin(self, message: Message) -> None:
         parsed = parse(message.body["source"].encode(), file=Path(message.body["file"]), environ=os.environ)
