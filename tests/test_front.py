@@ -1,5 +1,6 @@
 """What serves, put together as the daemon does it. What it does at a signal is seen in `test_server`."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from rekeyd.telemetry.lines import to_json
 from rekeyd.telemetry.logs import Logs
 from rekeyd.telemetry.report import Listener
 from rekeyd.telemetry.sink import Sink
+from rekeyd.trust.generation import Generation
+from rekeyd.upstream.pool import Pool
 from support.generations import API_KEY, Site
 from support.grpc_upstream import grpc_upstream
 from support.live import Connection
@@ -64,6 +67,25 @@ async def test_it_serves_on_a_socket_that_was_handed_over(tmp_path: Path) -> Non
             assert (await client.ask(key=API_KEY)).status == 200
         await place.close()
         assert held.fileno() > 0, "the one who handed it over still has it"
+
+
+async def test_what_is_closed_while_it_opens_takes_no_connections(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools, closed = place.front._pools, asyncio.Event()
+    pool_for = pools.pool_for
+
+    async def slow(generation: Generation) -> Pool:
+        await closed.wait()
+        return await pool_for(generation)
+
+    monkeypatch.setattr(pools, "pool_for", slow)
+    opening = asyncio.create_task(place.front.open())
+    await asyncio.sleep(0)
+    place.front.close()
+    closed.set()
+    await opening
+    assert place.front.own_doors == {}
 
 
 async def test_its_report_tells_connections_by_generation_and_what_is_reachable(place: Place) -> None:

@@ -55,3 +55,12 @@ async def test_a_worker_that_is_gone_lets_nobody_in(tmp_path: Path) -> None:
         worker.member.kill()
         way = CrewWay(Place("http", "127.0.0.1", 0, tls=True), ("127.0.0.1", worker.port), guest.guests)
         assert await way.traffic() == Traffic(full=False, let_in=0)
+
+
+async def test_a_worker_that_has_not_opened_yet_lets_nobody_in(tmp_path: Path) -> None:
+    async with hand(tmp_path) as worker:
+        await worker.serve(1)
+        way = CrewWay(
+            Place("http", "127.0.0.1", 0, tls=True), ("127.0.0.1", worker.port), Guest(worker).guests
+        )
+        assert await way.traffic() == Traffic(full=False, let_in=0)

@@ -100,6 +100,7 @@ class Front:
         self._checks = Checks(current, self._pools, self._calls.health)
         self._gateway = self._make_gateway()
         self._door: Door | None = None
+        self._closed = False
         self._pulse = Pulse()
 
     def _make_calls(self) -> Calls:
@@ -130,7 +131,7 @@ class Front:
     # Start.
 
     async def open(self) -> None:
-        """Take connections, once the first generation is published.
+        """Take connections, once the first generation is published, unless `close` comes before it is done.
 
         Raises:
             OSError, RekeydError, UpstreamError: a listener can't be had, and none is open.
@@ -138,6 +139,8 @@ class Front:
         service = self._settings.service
         if self._current.generation is not None:
             await self._pools.pool_for(self._current.generation)
+        if self._closed:
+            return
         self._door = door = Door(
             "http",
             self._sockets.listen("http", service.host, service.http_port),
@@ -234,6 +237,7 @@ class Front:
 
     def close(self) -> None:
         """Take no more connections by HTTP and gRPC. Those that are there go on."""
+        self._closed = True
         for door in (self._door, self._calls.door):
             if door is not None:
                 door.close()

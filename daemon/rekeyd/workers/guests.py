@@ -66,9 +66,13 @@ class CrewWay:
         return self.place.tls
 
     async def traffic(self) -> Traffic:
-        """It is full where it is so for all."""
+        """It is full where it is so for all that have opened it."""
         answers = await self.guests.ask_all("traffic", None)
-        told = [answer[self.name] for _, answer in answers if not isinstance(answer, WorkerError)]
+        told = [
+            answer[self.name]
+            for _, answer in answers
+            if not isinstance(answer, WorkerError) and self.name in answer
+        ]
         return Traffic(bool(told) and all(full for full, _ in told), sum(let_in for _, let_in in told))
 
     def expecting(self) -> contextlib.AbstractAsyncContextManager[tuple[Announce, asyncio.Event]]:
