@@ -18,7 +18,8 @@ from rekeyd.workers.roster import PATIENCE, Roster
 
 PULSE = 5.0
 """Seconds between two looks at what workers have counted, and at whether they live."""
-
+PROMPT = 2.0
+"""Seconds for counts that somebody waits for: Prometheus gives up after 10, and very many keys take one."""
 _NONSENSE = (AttributeError, KeyError, TypeError, ValueError)
 
 
@@ -37,13 +38,13 @@ class Counts:
             await asyncio.sleep(PULSE)
             await self.count()
 
-    async def count(self) -> None:
-        """Have what workers have counted until now."""
-        await self._roster.each(self._count)
+    async def count(self, *, heed: float | None = None) -> None:
+        """Have what workers have counted until now; of who takes longer than `heed`, what it told last."""
+        await self._roster.each(self._count, heed=heed)
 
     async def exposition(self, accept: str) -> tuple[bytes, str]:
-        """Metrics of all together."""
-        await self.count()
+        """Metrics of all together. One that is frozen costs no scrape."""
+        await self.count(heed=PROMPT)
         return self._metrics.exposition(accept, self._totals)
 
     async def _count(self, member: Member) -> None:

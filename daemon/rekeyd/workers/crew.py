@@ -8,10 +8,12 @@ How workers come and go is for `staff.py`, how they get a generation for `handov
 `counts.py`. Must not know: files, what asks for reloads, or how a worker serves.
 """
 
+import contextlib
 import os
 import socket
 import time
 from dataclasses import replace
+from functools import partial
 
 from rekeyd import __version__
 from rekeyd.calls import grpc_upstream_of
@@ -34,6 +36,9 @@ from rekeyd.workers.handover import Handover, Seal
 from rekeyd.workers.member import Member, WorkerError
 from rekeyd.workers.roster import Roster
 from rekeyd.workers.staff import LAST_WORDS, Origin, Staff
+
+PROMPT = 0.5
+"""Seconds for what workers say of visits of our own: who takes longer won't be the one that lets us in."""
 
 
 class Crew:
@@ -75,7 +80,7 @@ class Crew:
         )
         self._counting = Background()
         self._proof = Pulse()
-        self._guests = Guests(self._roster.ask)
+        self._guests = Guests(partial(self._roster.ask, heed=PROMPT))
         self._places: list[Place] = []
         self._listening: dict[str, socket.socket] = {}
 
@@ -87,11 +92,14 @@ class Crew:
         Raises:
             OSError, RekeydError: a listener can't be had, or a worker can't begin; then none is left.
         """
-        self._places = places_in(self._settings)
-        for place in self._places:
-            self._listening[place.name] = self._sockets.listen(place.name, place.host, place.port)
-        size = self._settings.service.workers or len(os.sched_getaffinity(0))
-        await self._staff.open(size, self._listening)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._close_sockets)
+            self._places = places_in(self._settings)
+            for place in self._places:
+                self._listening[place.name] = self._sockets.listen(place.name, place.host, place.port)
+            size = self._settings.service.workers or len(os.sched_getaffinity(0))
+            await self._staff.open(size, self._listening)
+            undo.pop_all()
         self._counting.begin(self._counts.run())
         self._logs.hub.on_wanted = self._listen
 
@@ -197,10 +205,13 @@ class Crew:
     def close(self) -> None:
         """Take no more connections. Those that are there go on."""
         self._staff.close()
-        for listening in self._listening.values():
-            listening.close()
+        self._close_sockets()
         for member in self._roster:
             member.tell("close")
+
+    def _close_sockets(self) -> None:
+        for listening in self._listening.values():
+            listening.close()
 
     async def drain(self, within: float) -> int:
         """Finish what runs, for `within` seconds; how many connections were cut then."""
