@@ -92,9 +92,26 @@ class TlsConnection(asyncio.BufferedProtocol):
         return received if self.session.established else _first
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.session.established:
-            self._hear(received[:nbytes])
+        session, inside = self.session, self._inside
+        if inside is None:
+            self._wait_for_turn(nbytes)
             return
+        try:
+            pieces = session.receive(received[:nbytes])
+        except ssl.SSLError as error:
+            self._fail(error)
+            return
+        if session.outgoing.pending:
+            self._flush()
+        if self._broken:
+            return
+        if len(pieces) == 1 and not session.ended:
+            inside.data_received(pieces[0])
+        else:
+            self._pass_on(inside, pieces)
+
+    def _wait_for_turn(self, nbytes: int) -> None:
+        """What comes belongs to the handshake."""
         self.session.keep(received[:nbytes])
         if self._queued:
             self._held = True
@@ -187,23 +204,6 @@ class TlsConnection(asyncio.BufferedProtocol):
         reset(self.raw)
 
     # The pump.
-
-    def _hear(self, data: memoryview) -> None:
-        """What comes after the handshake."""
-        session, inside = self.session, self._inside
-        try:
-            pieces = session.receive(data)
-        except ssl.SSLError as error:
-            self._fail(error)
-            return
-        if session.outgoing.pending:
-            self._flush()
-        if inside is None or self._broken:
-            return
-        if len(pieces) == 1 and not session.ended:
-            inside.data_received(pieces[0])
-        else:
-            self._pass_on(inside, pieces)
 
     def _advance(self, data: bytes) -> None:
         """A step of the handshake; what the other end says right behind it may have come with it."""

@@ -118,12 +118,11 @@ class Logs:
         return line
 
     def _told(self, level: str, event: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        stamp = lines.stamp(time.time_ns())
         return {
-            "timestamp": stamp,
+            "timestamp": lines.stamp(time.time_ns()),
             "level": level,
             "event": event,
-            "generation": self._generation(),
+            "generation": None if "generation" in fields else self._generation(),
             **fields,
         }
 
