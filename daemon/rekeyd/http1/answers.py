@@ -7,6 +7,7 @@ file, no address.
 Must not know: sockets; how a decision was made.
 """
 
+import functools
 import json
 import math
 import re
@@ -66,6 +67,10 @@ def answer(status: int, body: bytes, *fields: Field, method: bytes, minor: int, 
     elif minor == 0:
         lines.append(b"Connection: keep-alive")
     return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if method == b"HEAD" else body)
+
+
+answer_again = functools.lru_cache(maxsize=64)(answer)
+"""The same for answers of which there are few."""
 
 
 def status_of(denied: Denied) -> int:

@@ -49,6 +49,7 @@ class Request:
 
     `target` is in origin or asterisk form; `path` is the target up to `?`. `authority` is empty where the
     client named none (HTTP/1.0). `persists`: the client wants to use the connection again (RFC 9112, 9.3).
+    `upgrades` to WebSocket; `asks_for_another` protocol than that and HTTP.
     """
 
     method: bytes
@@ -61,6 +62,7 @@ class Request:
     expects_continue: bool
     upgrades: bool
     persists: bool
+    asks_for_another: bool = False
 
     def first(self, name: bytes) -> bytes | None:
         for field, value in self.fields:  # not by a generator, which costs as much as all the rest
@@ -120,6 +122,7 @@ def examine(
         and not framing.has_body
         and _asks_for_websocket(lowered),
         persists=_persists(lowered, version),
+        asks_for_another=lowered.get(b"upgrade", [b"websocket"])[0].lower() != b"websocket",
     )
 
 

@@ -15,6 +15,7 @@ Must not know: how a decision was made, or where lines go.
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple, Protocol
 
 from rekeyd.access.rights import Right
@@ -148,23 +149,50 @@ class _Network:
         self.ends = now + SECOND
         self.flooded = flooded
         self.seen = 0
-        self.held: dict[tuple[str | None, int | None], Counted] = {}
+        self.held: dict[tuple[str | None, int | None], _Together] = {}
 
     def hold(self, denial: Decision) -> None:
         kind = (denial.reason, denial.status)
         if kind not in self.held and len(self.held) >= _GROUPS:
             kind = (None, None)
-        together, count = self.held.get(kind, (denial, 0))
-        self.held[kind] = _agreed(together, denial), count + 1
+        together = self.held.get(kind)
+        if together is None:
+            self.held[kind] = _Together(denial)
+        else:
+            together.add(denial)
 
     def release(self) -> Iterator[Counted]:
         held, self.held = self.held, {}
-        for denial, count in held.values():
-            yield (denial if denial.client else denial._replace(client=self.name)), count
+        for together in held.values():
+            denial = together.agreed
+            yield (denial if denial.client else denial._replace(client=self.name)), together.count
 
 
-def _agreed(one: Decision, other: Decision) -> Decision:
-    return Decision._make([mine if mine == its else None for mine, its in zip(one, other, strict=True)])
+class _Together:
+    """Denials that are told as one: `agreed` has the fields on which all of them agree.
+
+    In a flood they soon agree on the same fields; so those alone are compared, at once.
+    """
+
+    __slots__ = ("_pick", "_picked", "agreed", "count")
+
+    def __init__(self, first: Decision) -> None:
+        self.count = 1
+        self._agree_on(first)
+
+    def add(self, denial: Decision) -> None:
+        self.count += 1
+        if self._pick(denial) != self._picked:
+            self._agree_on(
+                Decision._make(
+                    [mine if mine == its else None for mine, its in zip(self.agreed, denial, strict=True)]
+                )
+            )
+
+    def _agree_on(self, agreed: Decision) -> None:
+        self.agreed = agreed
+        self._pick = itemgetter(*[place for place, value in enumerate(agreed) if value is not None])
+        self._picked = self._pick(agreed)
 
 
 class Emit(Protocol):

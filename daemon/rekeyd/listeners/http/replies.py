@@ -20,6 +20,7 @@ Health = Callable[[], Awaitable[dict[str, bool]]]
 """Answers for readiness: each check by name, and whether it holds."""
 
 _OURS = b"/.rekeyd"
+_UNAUTHORIZED = 401
 
 
 class Reply(NamedTuple):
@@ -72,9 +73,7 @@ class Replies:
 
         Also where another protocol than WebSocket was asked for: aiohttp drops what it read behind that.
         """
-        upgrade = request.first(b"upgrade")
-        last = self.draining or connection.retiring or not request.persists
-        return last or (upgrade or b"websocket").lower() != b"websocket"
+        return self.draining or connection.retiring or not request.persists or request.asks_for_another
 
     def _render(
         self,
@@ -92,7 +91,8 @@ class Replies:
             method, minor = request.method, request.minor
             # A client that waits for 100 may send its body or not: only a new connection is clear again.
             stays = not (close or request.expects_continue or self.closes(request, visit.connection))
-        data = answers.answer(status, body, *fields, method=method, minor=minor, keep_alive=stays)
+        render = answers.answer_again if status == _UNAUTHORIZED else answers.answer
+        data = render(status, body, *fields, method=method, minor=minor, keep_alive=stays)
         return Reply(data, stays)
 
 
