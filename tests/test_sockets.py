@@ -8,7 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from rekeyd.errors import SettingsError
-from rekeyd.system.sockets import NOT_SENT, Sockets, bind, descriptors_handed_over, sockets_of
+from rekeyd.system.sockets import (
+    NOT_SENT,
+    Sockets,
+    accepted,
+    bind,
+    descriptors_handed_over,
+    sockets_of,
+)
 from support.daemon import SOURCE_ROOT
 
 
@@ -143,3 +150,32 @@ def test_what_is_told_of_and_not_there_is_named(count: str, monkeypatch: pytest.
     environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count}
     with pytest.raises(SettingsError, match=r"LISTEN_FDS.*no descriptor 900000"):
         descriptors_handed_over(environ, os.getpid())
+
+
+def handed_over(host: str, port: int) -> socket.socket:
+    """A socket that somebody else bound, and that was handed over once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, dualstack_ipv6=":" in host)
+    sockets_of([("http", os.dup(listening.fileno()))]).close_left()
+    return listening
+
+
+@pytest.mark.parametrize("listens", [bind, handed_over])
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1"), ("::", "::ffff:127.0.0.1")])
+def test_a_connection_has_from_the_start_what_is_set_for_all(
+    listens: Callable[[str, int], socket.socket], host: str, address: str
+) -> None:
+    with listens(host, 0) as at:
+        at.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            accepted(at)
+        with socket.create_connection(("127.0.0.1", at.getsockname()[1])) as client:
+            sock, whose = accepted(at)
+            with sock:
+                assert whose[:2] == (address, client.getsockname()[1])
+                assert (sock.family, sock.type) == (at.family, at.type)
+                assert sock.gettimeout() == 0
+                assert not sock.get_inheritable()
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == NOT_SENT

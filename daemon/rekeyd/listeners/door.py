@@ -23,6 +23,7 @@ import structlog
 from rekeyd.reload.current import Current, Serving
 from rekeyd.system.handshaking import Handshakes
 from rekeyd.system.peers import address_of
+from rekeyd.system.sockets import accepted
 from rekeyd.system.tls_stream import HandshakeFailedError
 from rekeyd.telemetry.floods import network_of
 from rekeyd.telemetry.handshakes import HandshakeLog
@@ -161,7 +162,7 @@ class Door:
                 self._accept_off()
                 return False
             try:
-                sock, address = self._listening.accept()
+                sock, address = accepted(self._listening)
             except OSError as error:
                 if error.errno in _OUT_OF_ROOM:
                     self._no_room(error)
@@ -184,7 +185,6 @@ class Door:
         self._accept_off()
 
     def _admit(self, sock: socket.socket, address: Any) -> None:
-        sock.setblocking(False)
         serving = self._current.serving
         context = self._context(serving) if serving is not None and self.tls else None
         if serving is None or (self.tls and context is None):
@@ -210,7 +210,7 @@ class Door:
     def _shake_hands(
         self, serving: Serving, context: ssl.SSLContext, sock: socket.socket, address: Any
     ) -> None:
-        ours = self._own.pop(tuple(address[:2]), None)
+        ours = self._own.pop(tuple(address[:2]), None) if self._own else None
         number = serving.generation.number
 
         def told(error: Exception | None, guest: asyncio.Protocol | None) -> None:

@@ -32,7 +32,6 @@ class SocketTransport(asyncio.Transport):
         self._eof_follows = False
         self._closing = False
         self._ended = False
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         protocol.connection_made(self)
         if not self._closing:
             self._loop.add_reader(self._fd, self._readable)

@@ -10,7 +10,6 @@ Must not know: what is asked on it (the lane does).
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -126,11 +125,9 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = wire = cast(asyncio.Transport, transport)
         self.write = wire.write
-        self._socket = sock = transport.get_extra_info("socket")
+        self._socket = transport.get_extra_info("socket")
         self._known = known = Credentials(transport)
         self.peer, self.tls, self.cipher, self.identity = known.peer, known.tls, known.cipher, known.identity
-        if sock is not None and sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         wire.set_write_buffer_limits(high=HIGH_WATER)
         self._host.guests.came(self, self.generation, known)
         self.turned_away = self.entry is None
