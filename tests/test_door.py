@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import subprocess
@@ -15,8 +16,11 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from rekeyd.listeners.http.lane import Lane
 from rekeyd.reload.current import Serving
+from rekeyd.system.socket_transport import SocketTransport
 from rekeyd.system.sockets import bind
+from rekeyd.system.tls_stream import TlsConnection
 from support.gateway import API_KEY, Scene, stage
 from support.waiting import eventually
 from support.wire import Link, answering, connect, ok, request
@@ -267,6 +271,31 @@ async def test_without_a_context_there_is_no_plaintext_in_its_place(tmp_path: Pa
         assert await client.rest() == b""
         await eventually(lambda: scene.door.connections == 0)
         client.close()
+
+
+def of_connections() -> int:
+    """How many objects there are of which a connection with the gateway has one each."""
+    return sum(type(each) in {Lane, TlsConnection, SocketTransport} for each in gc.get_objects())
+
+
+async def test_a_connection_that_is_over_leaves_nothing_for_the_garbage_collector(tmp_path: Path) -> None:
+    """What TLS keeps for each is tens of kilobytes."""
+    async with stage(tmp_path, answering(ok()), tls=True) as scene:
+        gc.collect()
+        gc.disable()
+        try:
+            before = of_connections()
+            assert (await scene.ask(request(key=API_KEY))).status == 200
+            client = await scene.client()
+            client.send(request(key=API_KEY))
+            assert (await client.answer()).status == 200
+            assert of_connections() > before
+            client.close()
+            await eventually(lambda: scene.door.connections == 0)
+            await eventually(lambda: of_connections() == before)
+        finally:
+            gc.enable()
+        await scene.several(2)
 
 
 # A flood.

@@ -16,10 +16,28 @@ _HIGH = 64 * 1024
 
 
 class SocketTransport(asyncio.Transport):
-    """For a protocol that lends a buffer to receive into. `sock` is non-blocking, and the transport's now."""
+    """For a protocol that lends a buffer to receive into. `sock` is non-blocking, and the transport's now.
+
+    Once the connection is lost it lets go of its protocol: neither waits for the garbage collector then.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_ended",
+        "_eof_follows",
+        "_fd",
+        "_high",
+        "_loop",
+        "_low",
+        "_peername",
+        "_protocol",
+        "_reading",
+        "_sock",
+        "_told_to_pause",
+        "_unsent",
+    )
 
     def __init__(self, sock: socket.socket, protocol: asyncio.BufferedProtocol, peername: Any) -> None:
-        super().__init__()
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._fd = sock.fileno()
@@ -173,7 +191,8 @@ class SocketTransport(asyncio.Transport):
     def _end(self, error: Exception | None) -> None:
         if self._ended:
             return
-        self.pause_reading()
+        if not self._closing:
+            self.pause_reading()
         if self._unsent:
             self._loop.remove_writer(self._fd)
             self._unsent.clear()
@@ -184,4 +203,5 @@ class SocketTransport(asyncio.Transport):
         try:
             self._protocol.connection_lost(error)
         finally:
+            del self._protocol
             self._sock.close()

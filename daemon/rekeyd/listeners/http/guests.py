@@ -84,9 +84,12 @@ class Guests:
             entry.connection = new
 
     def went(self, guest: Guest) -> None:
+        """Its connection is lost. Entry and guest hold each other until then, and would wait for the garbage
+        collector together."""
         self.open.discard(guest)
-        if guest.entry is not None:
-            self._ledger.leave(guest.entry)
+        entry, guest.entry = guest.entry, None
+        if entry is not None:
+            self._ledger.leave(entry)
         if not self.open:
             self.emptied.set()
         self._left()
