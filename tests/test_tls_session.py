@@ -62,6 +62,30 @@ def test_what_comes_after_the_end_is_thrown_away(contexts: Contexts) -> None:
     assert two._incoming.pending == 0
 
 
+def test_what_comes_behind_the_end_leaves_no_error_to_others(contexts: Contexts) -> None:
+    """Our own end is said without looking at it."""
+    _, innocent = pair(contexts)
+    one, two = pair(contexts)
+    one.finish()
+    assert heard(two, one.outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32)) == b""
+    assert two._incoming.pending
+    two.finish()
+    assert two.outgoing.pending
+    with pytest.raises(ssl.SSLWantReadError):
+        innocent.tls.read(1)
+
+
+def test_an_end_is_answered_that_came_without_a_word(contexts: Contexts) -> None:
+    """As `TlsConnection` takes a FIN for one, also in the middle of a record."""
+    one, two = pair(contexts)
+    one.send(b"cut off")
+    assert heard(two, one.outgoing.read()[:-1]) == b""
+    two.ended = True
+    two.finish()
+    assert heard(one, two.outgoing.read()) == b""
+    assert one.ended
+
+
 def test_both_may_end_at_once(contexts: Contexts) -> None:
     one, two = pair(contexts)
     for session in (one, two):

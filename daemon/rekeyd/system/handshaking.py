@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rekeyd.system.socket_transport import SocketTransport
@@ -31,7 +32,6 @@ class Handshakes:
         """In the order of their end."""
         self._timer: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
-        self._over.set()
 
     def __len__(self) -> int:
         return len(self._deadlines)
@@ -64,12 +64,11 @@ class Handshakes:
             factory,
             done,
             framed=framed,
-            queue=lambda step: self._turns.add(group, step),
+            queue=partial(self._turns.add, group),
         )
         SocketTransport(sock, connection, peername)
         loop = asyncio.get_running_loop()
         self._deadlines[connection] = loop.time() + self._within
-        self._over.clear()
         if self._timer is None:
             self._timer = loop.call_later(self._within, self._look)
 
@@ -86,4 +85,6 @@ class Handshakes:
 
     async def over(self) -> None:
         """Wait until none is under way."""
-        await self._over.wait()
+        while self._deadlines:
+            self._over.clear()
+            await self._over.wait()

@@ -9,9 +9,7 @@ torn keeps OpenSSL from writing: an error like any other.
 Must not know: sockets, the event loop, or what is spoken inside.
 """
 
-import contextlib
 import ssl
-from collections.abc import Iterator
 
 from rekeyd.system.shown import ShownObject
 
@@ -23,6 +21,19 @@ _HEADER = 5
 
 class Session:
     """One end of a TLS connection, sans I/O: bytes in, bytes out."""
+
+    __slots__ = (
+        "_incoming",
+        "_kept",
+        "_rest",
+        "_silent",
+        "_spoken",
+        "ended",
+        "established",
+        "finished",
+        "outgoing",
+        "tls",
+    )
 
     def __init__(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
@@ -83,20 +94,22 @@ class Session:
                 break
         return pieces
 
-    def _parts(self, data: bytes | memoryview) -> Iterator[tuple[memoryview, int]]:
+    def _parts(self, data: bytes | memoryview) -> list[tuple[memoryview, int]]:
         """All that is there in parts, each with how many records end in it; a torn header is kept."""
+        parts = []
         view = memoryview(self._kept + data if self._kept else data)
         begin, at, size = 0, self._rest, len(view)
         records = 1 if 0 < at <= size else 0
         while at + _HEADER <= size:
             if records == AT_ONCE:
-                yield view[begin:at], records
+                parts.append((view[begin:at], records))
                 begin, records = at, 0
             at += _HEADER + (view[at + 3] << 8 | view[at + 4])
             records += at <= size
         self._kept, self._rest = bytes(view[at:]), max(0, at - size)
         if begin < min(at, size):
-            yield view[begin:at], records
+            parts.append((view[begin:at], records))
+        return parts
 
     def _decrypted(self, data: bytes | memoryview, records: int) -> list[bytes]:
         """What is in a part in which so many records end."""
@@ -130,8 +143,13 @@ class Session:
     def finish(self) -> None:
         """Say that this was all. All that came was decrypted, so OpenSSL has nothing to stumble over while
         it looks for the other's close_notify. Raises `ssl.SSLError`."""
-        if not self.finished:
-            self.finished = True
-            # What it wants to read is the other end's, which may come whenever that is ready.
-            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+        if self.finished:
+            return
+        self.finished = True
+        try:
+            if self.ended:  # then OpenSSL reads nothing, and leaves no error behind (`error_queue.py`)
+                ssl.SSLObject.unwrap(self.tls)
+            else:
                 self.tls.unwrap()
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            return  # what it wants to read is the other end's, which may come whenever that is ready

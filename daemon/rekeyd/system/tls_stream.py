@@ -59,6 +59,21 @@ class TlsConnection(asyncio.BufferedProtocol):
     `CLOSE_TIMEOUT` for what is left.
     """
 
+    __slots__ = (
+        "_broken",
+        "_done",
+        "_ended_below",
+        "_error",
+        "_factory",
+        "_held",
+        "_inside",
+        "_queue",
+        "_queued",
+        "framed",
+        "raw",
+        "session",
+    )
+
     def __init__(
         self,
         session: Session,
@@ -240,7 +255,9 @@ class TlsConnection(asyncio.BufferedProtocol):
             return
         if pieces:
             inside.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if self.session.ended and not self.raw.is_closing() and not inside.eof_received():
+            if self.raw.is_closing():
+                return
+        if self.session.ended and not inside.eof_received():
             self.close()
 
     def _say(self, what: Callable[[], None]) -> bool:
@@ -275,8 +292,9 @@ class TlsConnection(asyncio.BufferedProtocol):
 class TlsTransport(asyncio.Transport):
     """What the protocol inside writes to. `write_eof` closes one direction, as over TCP."""
 
+    __slots__ = ("_connection",)
+
     def __init__(self, connection: TlsConnection) -> None:
-        super().__init__()
         self._connection = connection
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

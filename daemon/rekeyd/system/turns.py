@@ -23,25 +23,28 @@ class Turns:
 
     def add(self, group: str, work: Work) -> None:
         """Do it when its turn comes, soon."""
-        self._waiting.setdefault(group, deque()).append(work)
-        self._schedule()
-
-    def _schedule(self) -> None:
-        if not self._scheduled and self._waiting:
+        line = self._waiting.get(group)
+        if line is None:
+            self._waiting[group] = deque((work,))
+        else:
+            line.append(work)
+        if not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
-        self._scheduled = False
-        now = asyncio.get_running_loop().time
-        until = now() + SLICE
+        """`_scheduled` holds meanwhile: what the work brings in needs no turn of its own."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SLICE
         try:
             while self._waiting:
                 self._next()()
-                if now() >= until:
+                if loop.time() >= until:
                     break
         finally:
-            self._schedule()
+            self._scheduled = bool(self._waiting)
+            if self._scheduled:
+                loop.call_soon(self._run)
 
     def _next(self) -> Work:
         """The first of the group whose turn it is, which then goes to the end of the line."""
