@@ -1,8 +1,11 @@
 """The plain head: accepted only where it can be read in one way, and known by its beginning."""
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from rekeyd.http1.plain import may_become_plain, read
+from rekeyd.http1.plain import may_become_plain, read, size
+from rekeyd.http1.request import Request, examine
 
 HEAD = b"POST /collections/a?x=%20 HTTP/1.1\r\nHost: service.test\r\nX-A:\t b \r\nContent-Length: 5\r\n\r\n"
 
@@ -62,6 +65,33 @@ def test_a_plain_head_is_read() -> None:
 )
 def test_what_is_unusual_is_left_to_others(unusual: bytes) -> None:
     assert read(unusual, 1000) is None
+
+
+NAMES = st.sampled_from(
+    [b"Host", b"X-A", b"x-b", b"Connection", b"Content-Length", b"Upgrade", b"Expect", b"Authorization", b"~"]
+)
+VALUES = st.sampled_from(
+    [b"", b"a", b"a b", b"a:b", b"close", b"keep-alive, X-A", b"5", b"\xff", b"[::1]:80"]
+)
+BLANKS = st.sampled_from([b"", b" ", b"\t", b" \t "])
+TARGETS = st.sampled_from([b"/", b"/a?b:c", b"/%00", b"//a/..", b"/#"])
+
+
+@given(TARGETS, st.lists(st.tuples(NAMES, BLANKS, VALUES, BLANKS), max_size=5), st.integers(0, 80))
+@example(b"/", [(b"Host", b"", b"a", b"")], 10)
+@example(b"/", [(b"Host", b"", b"a", b"")], 9)
+def test_what_is_read_is_what_the_full_examination_makes_of_it(
+    target: bytes, lines: list[tuple[bytes, bytes, bytes, bytes]], most: int
+) -> None:
+    written = [name + b":" + before + value + after for name, before, value, after in lines]
+    found = read(head(*written, first=b"GET %b HTTP/1.1" % target), most)
+    fields = tuple((name, value) for name, _, value, _ in lines)
+    if found is not None:
+        assert found == examine(b"GET", target, (1, 1), fields)
+    once = len({name.lower() for name, _ in fields}) == len(fields)
+    unusual = {b"Upgrade", b"Expect"} & {name for name, _ in fields}
+    sound = isinstance(examine(b"GET", target, (1, 1), fields), Request)
+    assert (found is not None) == (once and not unusual and sound and size(target, fields) <= most)
 
 
 def test_every_beginning_of_a_plain_head_may_become_one() -> None:

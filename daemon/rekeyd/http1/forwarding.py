@@ -36,6 +36,8 @@ _NEVER_ONWARD = _HOP_BY_HOP | _OURS_TO_SAY | _ANOTHER_REQUEST | _REWRITTEN | {b"
 _OF_PROXIES = frozenset({b"forwarded", b"x-real-ip"})
 _CREDENTIALS = frozenset({b"api-key", b"authorization"})
 OURS = b"x-rekeyd-"
+_MAY_BE_CLAIMED = (b"x-", b"forwarded")
+"""All that `_is_claimed` says yes to begins so."""
 
 # Lower case, and "-" for all that is no letter and no digit.
 _SPELLINGS = bytes(b if chr(b).isalnum() else ord("-") for b in bytes(range(128)).lower()) + b"-" * 128
@@ -158,7 +160,7 @@ def around_id(
         name + b": " + value
         for name, value in request.fields
         if (known := name.translate(_SPELLINGS)) not in dropped
-        and not _is_claimed(name, known, vouched=origin.vouched)
+        and not (known.startswith(_MAY_BE_CLAIMED) and _is_claimed(name, known, vouched=origin.vouched))
     ]
     lines += _framing_lines(request.framing)
     lines += _hop_lines(request, named)

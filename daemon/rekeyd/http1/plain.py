@@ -11,7 +11,7 @@ Must not know: sockets, credentials, which paths there are.
 
 import re
 
-from rekeyd.http1.request import Field, Malformed, Request, examine
+from rekeyd.http1.request import Field, Malformed, Request, understood
 
 END_OF_HEAD = b"\r\n\r\n"
 MOST_FIELDS = 100
@@ -22,6 +22,8 @@ _VALUE = rb"[\t -~\x80-\xff]*+"
 _LINES = rb"(?:" + _TOKEN + rb"++:" + _VALUE + rb"\r\n)*+"
 _FIRST = rb"(%b) (/[!-~]*+) HTTP/1\.1\r\n" % "|".join(_METHODS).encode()
 _HEAD = re.compile(_FIRST + rb"(" + _LINES + rb")\r\n")
+_FIELD = re.compile(rb"([^:]+):[\t ]*+([^\r]*)\r\n")
+"""In lines that are such."""
 
 
 def _beginnings(*words: str) -> bytes:
@@ -49,13 +51,17 @@ def read(head: bytes, max_size: int) -> Request | None:
     if match is None:
         return None
     method, target, lines = match.groups()
-    fields = tuple([_field(line) for line in lines.split(b"\r\n")[:-1]])
-    names = {name.lower() for name, _ in fields}
-    if len(fields) > MOST_FIELDS or len(names) < len(fields) or not names.isdisjoint(_UNUSUAL):
+    found = _FIELD.findall(lines)
+    if b" \r" in lines or b"\t\r" in lines:
+        found = [(name, value.rstrip(b"\t ")) for name, value in found]
+    fields: tuple[Field, ...] = tuple(found)
+    named = {name.lower(): [value] for name, value in fields}
+    if len(fields) > MOST_FIELDS or len(named) < len(fields) or not _UNUSUAL.isdisjoint(named):
         return None
-    if size(target, fields) > max_size:
+    # As `size` counts, a field has a byte more than its line at most.
+    if len(head) + len(fields) > max_size and size(target, fields) > max_size:
         return None
-    request = examine(method, target, _VERSION, fields)
+    request = understood(method, target, _VERSION, fields, named)
     return None if isinstance(request, Malformed) else request
 
 
@@ -67,8 +73,3 @@ def may_become_plain(data: bytes) -> bool:
 def size(target: bytes, fields: tuple[Field, ...]) -> int:
     """Bytes of a head, its method and line ends about."""
     return len(target) + sum([len(name) + len(value) + 4 for name, value in fields])
-
-
-def _field(line: bytes) -> Field:
-    name, _, value = line.partition(b":")
-    return name, value.strip(b" \t")

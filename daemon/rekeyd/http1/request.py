@@ -9,6 +9,7 @@ rekeyd adds for the upstream (RFC 9110, 9.3.8).
 Must not know: credentials, rights, sockets.
 """
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ _TOKENS = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LONGEST_LENGTH = 18
 """Digits of a Content-Length: fewer than 2**63 bytes."""
+_HOSTS = 64
+"""How many names of hosts are remembered for what they are: clients ask for few."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -41,6 +44,9 @@ class Framing:
     @property
     def has_body(self) -> bool:
         return self.chunked or bool(self.length)
+
+
+NO_BODY = Framing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,18 @@ def examine(
     lowered: dict[bytes, list[bytes]] = {}
     for name, value in fields:
         lowered.setdefault(name.lower(), []).append(value)
+    return understood(method, target, version, fields, lowered)
+
+
+def understood(
+    method: bytes,
+    target: bytes,
+    version: tuple[int, int],
+    fields: tuple[Field, ...],
+    lowered: dict[bytes, list[bytes]],
+) -> Request | Malformed:
+    """What a head means whose method can be served and whose fields are lines. `lowered` has their values, by
+    name in lower case."""
     framing = _framing(lowered, version)
     if isinstance(framing, Malformed):
         return framing
@@ -117,11 +135,12 @@ def examine(
         fields=fields,
         framing=framing,
         expects_continue=bool(expect) and version == (1, 1),
-        upgrades=method == b"GET"
+        upgrades=b"upgrade" in lowered
+        and method == b"GET"
         and version == (1, 1)
         and not framing.has_body
         and _asks_for_websocket(lowered),
-        persists=_persists(lowered, version),
+        persists=_persists(lowered, version) if b"connection" in lowered else version == (1, 1),
         asks_for_another=lowered.get(b"upgrade", [b"websocket"])[0].lower() != b"websocket",
     )
 
@@ -142,7 +161,7 @@ def _framing(lowered: dict[bytes, list[bytes]], version: tuple[int, int]) -> Fra
             return Malformed(400, "The body must be framed by one Content-Length or by chunked alone")
         return Framing(chunked=True)
     if lengths is None:
-        return Framing()
+        return NO_BODY
     if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _LONGEST_LENGTH:
         return Malformed(400, "The body must be framed by one Content-Length or by chunked alone")
     return Framing(length=int(lengths[0]))
@@ -158,7 +177,7 @@ def _place(
     authority = hosts[0] if hosts else b""
     if authority and not _is_authority(authority):
         return Malformed(400, "The Host is no host")
-    if match := _ABSOLUTE.fullmatch(target):
+    if not target.startswith(b"/") and (match := _ABSOLUTE.fullmatch(target)):
         # RFC 9112, 3.2.2: the target's authority holds, whatever Host says.
         if not _is_authority(match[1]):
             return Malformed(400, "The target names no host")
@@ -170,6 +189,7 @@ def _place(
     return authority, target
 
 
+@functools.lru_cache(maxsize=_HOSTS)
 def _is_authority(text: bytes) -> bool:
     match = _AUTHORITY.fullmatch(text)
     if match is None or int(match[2] or 0) > _LAST_PORT:
