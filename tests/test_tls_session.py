@@ -78,7 +78,7 @@ def test_what_comes_behind_the_end_leaves_no_error_to_others(contexts: Contexts)
 def test_an_end_is_answered_that_came_without_a_word(contexts: Contexts) -> None:
     """As `TlsConnection` takes a FIN for one, also in the middle of a record."""
     one, two = pair(contexts)
-    one.send(b"cut off")
+    one.tls.write(b"cut off")
     assert heard(two, one.outgoing.read()[:-1]) == b""
     two.ended = True
     two.finish()
