@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from rekeyd.system import tls_stream
 from rekeyd.upstream.connection import (
     HIGH_WATER,
     UpstreamConnection,
@@ -158,32 +159,35 @@ async def test_over_tls_an_end_without_close_notify_is_no_end(polite: bool) -> N
     authority = Authority()
     leaf = authority.issue("localhost")
     loop = asyncio.get_running_loop()
-    near, far = socket.socketpair()
-    near.setblocking(False)
     client = ssl.create_default_context(cadata=authority.pem.decode())
-    thread = asyncio.create_task(asyncio.to_thread(_serve_tls, far, leaf.chain_pem + leaf.key_pem, polite))
-    _, connection = await loop.create_unix_connection(
-        lambda: UpstreamConnection(loop), sock=near, ssl=client, server_hostname="localhost"
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    pem = leaf.chain_pem + leaf.key_pem
+    thread = asyncio.create_task(asyncio.to_thread(_serve_tls, listening, pem, polite))
+    _, connection = await tls_stream.connect(
+        lambda: UpstreamConnection(loop), "127.0.0.1", port, client, within=5, server_name="localhost"
     )
+    assert isinstance(connection, UpstreamConnection)
     begin(connection)
     assert (await connection.head()).until_close
     assert await connection.piece() == b"abc"
     if polite:
         assert await connection.piece() == b""
     else:
-        with pytest.raises(UpstreamError, match="the upstream closed the connection"):
+        with pytest.raises(UpstreamError, match="closed the connection without close_notify"):
             await connection.piece()
     await thread
     connection.close()
 
 
-def _serve_tls(sock: socket.socket, pem: bytes, polite: bool) -> None:
+def _serve_tls(listening: socket.socket, pem: bytes, polite: bool) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile() as file:
         file.write(pem)
         file.flush()
         context.load_cert_chain(file.name)
-    sock.setblocking(True)
+    with listening:
+        sock, _ = listening.accept()
     with context.wrap_socket(sock, server_side=True) as tls:
         while not tls.recv(65536).endswith(END_OF_HEAD):
             pass
@@ -193,7 +197,8 @@ def _serve_tls(sock: socket.socket, pem: bytes, polite: bool) -> None:
                 tls.unwrap().close()
         else:
             tls.shutdown(socket.SHUT_WR)
-            tls.recv(1)
+            with contextlib.suppress(OSError):
+                tls.recv(1)
 
 
 async def test_a_peer_that_speaks_first_is_not_an_http_upstream() -> None:

@@ -1,5 +1,7 @@
 """Each kind of upstream, through the whole gateway."""
 
+import asyncio
+import contextlib
 import gc
 import json
 import socket
@@ -13,7 +15,7 @@ from rekeyd.upstream.connection import UpstreamConnection
 from rekeyd.upstream.connectors import ApplicationError, InProcess, load_application
 from support.gateway import API_KEY, stage
 from support.pki import Authority, Leaf
-from support.wire import Upstream, answering, ok, request
+from support.wire import END_OF_HEAD, Upstream, answering, ok, request
 
 APPLICATION = """
 from aiohttp import web
@@ -131,6 +133,54 @@ async def test_an_upstream_that_can_not_prove_who_it_is_gets_nothing(
         assert why in (await scene.record())["failure"]
         assert scene.events("upstream.failed")[0]["cause"] == "tls"
         assert upstream.heads == []
+
+
+async def test_a_slow_client_gets_all_that_an_upstream_said_over_tls_before_it_left(tmp_path: Path) -> None:
+    """uvloop's own TLS drops what it has read and nobody took yet when the other end closes.
+
+    The upstream is a thread, since a server in this loop would wait for our close_notify before it leaves.
+    """
+    authority = Authority()
+    authority.write(tmp_path / "upstream-ca.crt")
+    context = server_context(tmp_path, authority.issue("127.0.0.1"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        section = {"http": f"https://127.0.0.1:{listening.getsockname()[1]}", "ca_cert": "upstream-ca.crt"}
+        async with stage(tmp_path, upstream_section=section) as scene:
+            client = await scene.client(buffer=4096)
+            client.transport.pause_reading()
+            client.send(request(key=API_KEY))
+            upstream = await asyncio.to_thread(asked, listening, context)
+            (connection,) = scene.pools._open.pool._lent  # type: ignore[union-attr]
+            sent = 0
+            while connection._reading:
+                await asyncio.to_thread(upstream.sendall, b"a" * 0x4000)
+                sent += 0x4000
+            await asyncio.to_thread(upstream.sendall, b"b" * 100_000)
+            await asyncio.to_thread(leave, upstream)
+            await asyncio.sleep(0.1)  # that all of it is here is told by nobody: it is not taken
+            client.transport.resume_reading()
+            answer = await client.answer()
+            assert answer.whole
+            assert answer.body == b"a" * sent + b"b" * 100_000
+            assert "failure" not in await scene.record()
+
+
+def asked(listening: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """A connection on which a request came, and the head of an answer went that ends with it."""
+    sock, _ = listening.accept()
+    tls = context.wrap_socket(sock, server_side=True)
+    while not tls.recv(65536).endswith(END_OF_HEAD):
+        pass
+    tls.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    return tls
+
+
+def leave(upstream: ssl.SSLSocket) -> None:
+    """Say that it was all, and go."""
+    upstream.settimeout(0)
+    with contextlib.suppress(ssl.SSLWantReadError):  # ours is said: for the other's it is not waited
+        upstream.unwrap()
+    upstream.close()
 
 
 async def test_an_upstream_that_speaks_no_tls_where_it_should_is_502(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ async def connected(contexts: Contexts, *, framed: bool = False) -> AsyncIterato
         )
         sock, _ = await loop.sock_accept(listening)
         assert await accepted(sock, contexts[0], server, framed=framed) is None
-        assert await dialing is client
+        assert await dialing == (client.transport, client)
     try:
         yield client, server
     finally:

@@ -1,6 +1,8 @@
 """Connections to a gRPC upstream: over TCP, TLS and a socket, or why there is none."""
 
 import asyncio
+import contextlib
+import socket
 import ssl
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from rekeyd.upstream.connection import UpstreamError, UpstreamTimeoutError
 from rekeyd.upstream.grpc import GrpcDialer
 from support.generations import candidate_of, settings_of
 from support.pki import Authority
+from support.wire import Link
 
 
 def leading_to(address: str | None, authority: Authority | None = None) -> Generation:
@@ -66,6 +69,37 @@ async def test_tls_needs_a_certificate_and_http2(
             transport = await dialer.dial(leading_to(address, believed), asyncio.Protocol)
             assert transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
             transport.abort()
+
+
+async def test_what_was_said_before_the_end_is_there_for_who_was_not_reading(tmp_path: Path) -> None:
+    """uvloop's own TLS drops it. A thread says it: a server in this loop would wait for our close_notify."""
+    authority = Authority()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue("localhost").write(tmp_path))
+    context.set_alpn_protocols(["h2"])
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.create_task(asyncio.to_thread(says_all, listening, context))
+        address = f"https://localhost:{listening.getsockname()[1]}"
+        link = Link()
+        transport = await GrpcDialer().dial(leading_to(address, authority), lambda: link)
+        transport.pause_reading()
+        link.send(b"now")
+        await serving
+        await asyncio.sleep(0.1)  # that all of it is here is told by nobody: it is not taken
+        transport.resume_reading()
+        assert await link.take(100_000) == b"a" * 100_000
+        await link.closed()
+
+
+def says_all(listening: socket.socket, context: ssl.SSLContext) -> None:
+    """Once it is asked, and goes."""
+    sock, _ = listening.accept()
+    with context.wrap_socket(sock, server_side=True) as tls:
+        assert tls.recv(100) == b"now"
+        tls.sendall(b"a" * 100_000)
+        tls.settimeout(0)
+        with contextlib.suppress(ssl.SSLWantReadError):  # ours is said: for the other's it is not waited
+            tls.unwrap()
 
 
 async def test_who_takes_no_connection_is_too_slow() -> None:

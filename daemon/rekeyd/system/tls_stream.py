@@ -349,10 +349,10 @@ async def connect(
     port: int,
     context: ssl.SSLContext,
     *,
-    within: float,
+    within: float | None,
     server_name: str | None = None,
-) -> asyncio.Protocol:
-    """Connect and shake hands; what `factory` then makes. `within` is in seconds.
+) -> tuple[asyncio.Transport, asyncio.Protocol]:
+    """Connect and shake hands; what `factory` then makes, and its transport. `within` is in seconds.
 
     Raises:
         HandshakeFailedError: the handshake fails.
@@ -378,7 +378,7 @@ async def connect(
         if not ready.cancel() and not ready.cancelled():
             ready.exception()  # looked at, or asyncio would tell of it
         raise
-    return cast(asyncio.Protocol, connection.inside)
+    return TlsTransport(connection), cast(asyncio.Protocol, connection.inside)
 
 
 def reset(transport: asyncio.Transport) -> None:

@@ -119,10 +119,14 @@ class UpstreamConnection(asyncio.Protocol):
         return True
 
     def close(self) -> None:
-        """Give up the connection; the upstream sees its request cancelled."""
+        """Give up the connection; the upstream sees its request cancelled, if there is one."""
         self._spoilt = True
         self._stop_timer()
-        if self._transport is not None:
+        if self._transport is None:
+            return
+        if self.reader is None and not self._transport.get_write_buffer_size():
+            self._transport.close()  # in TLS with close_notify: nobody is to take it for broken
+        else:
             self._transport.abort()
 
     # For an exchange.
@@ -255,10 +259,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.reader is None:
             return False
         try:
-            if self._ended_in_order():
-                self.reader.end()
-            else:
-                self._fail(self._lost("closed the connection without close_notify"))
+            self.reader.end()
         except BadResponseError as error:
             self._fail(self._lost(str(error)))
         self._notify()
@@ -270,7 +271,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._stop_timer()
         self._spoilt = True
         if self.reader is not None and not self.reader.complete:
-            self._fail(self._lost("closed the connection" if exc is None else "broke the connection"))
+            self._fail(self._lost(_how(exc)))
         self.resume_writing()
         self._notify()
 
@@ -296,18 +297,6 @@ class UpstreamConnection(asyncio.Protocol):
         if self.reader is None:
             raise RuntimeError("no exchange was begun")
         return self.reader
-
-    def _ended_in_order(self) -> bool:
-        """Whether the end of the stream is the upstream's word: TCP alone can be cut by anybody."""
-        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
-        if tls is None or self._current().complete:
-            return True
-        try:
-            return not tls.read(1)
-        except ssl.SSLZeroReturnError:
-            return True
-        except ssl.SSLError:
-            return False
 
     def _lost(self, how: str) -> UpstreamError:
         kind = UpstreamStaleError if self._used_before and not self._heard else UpstreamError
@@ -377,3 +366,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _how(error: Exception | None) -> str:
+    """In which way a connection ended."""
+    if isinstance(error, ssl.SSLEOFError):
+        return "closed the connection without close_notify"  # which anybody on the way can make it look like
+    return "closed the connection" if error is None else "broke the connection"

@@ -11,11 +11,13 @@ import importlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from aiohttp import web
 
 from rekeyd.errors import RekeydError
 from rekeyd.settings import UpstreamAddress
+from rekeyd.upstream import tls
 from rekeyd.upstream.connection import UpstreamConnection
 from rekeyd.upstream.pool import Connector
 
@@ -28,13 +30,13 @@ class ApplicationError(RekeydError):
 
 def tcp(address: UpstreamAddress, trust: ssl.SSLContext | None) -> Connector:
     """Over TCP; inside TLS where `trust` is given, and then the certificate must name `address.host`."""
-    name = address.host if trust is not None else None
 
     async def connect(factory: Factory) -> UpstreamConnection:
+        if trust is not None:
+            _, inside = await tls.connect(factory, address, trust)
+            return cast(UpstreamConnection, inside)
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(
-            factory, address.host, address.port, ssl=trust, server_hostname=name
-        )
+        _, connection = await loop.create_connection(factory, address.host, address.port)
         return connection
 
     return connect

@@ -12,7 +12,7 @@ from rekeyd.settings import UpstreamAddress
 from rekeyd.trust.certificates import Anchors
 from rekeyd.trust.generation import Generation
 from rekeyd.upstream.connection import UpstreamError, UpstreamTimeoutError
-from rekeyd.upstream.tls import client_context
+from rekeyd.upstream.tls import client_context, connect
 
 ProtocolFactory = Callable[[], asyncio.Protocol]
 
@@ -54,15 +54,11 @@ class GrpcDialer:
         if address.scheme == "unix":
             transport, _ = await loop.create_unix_connection(factory, address.path)
             return transport
-        trust = await self._trusting(anchors) if address.scheme == "https" else None
-        transport, _ = await loop.create_connection(
-            factory,
-            address.host,
-            address.port,
-            ssl=trust,
-            server_hostname=address.host if trust is not None else None,
-        )
-        if trust is not None and transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+        if address.scheme != "https":
+            transport, _ = await loop.create_connection(factory, address.host, address.port)
+            return transport
+        transport, _ = await connect(factory, address, await self._trusting(anchors))
+        if transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
             transport.abort()
             raise UpstreamError("tls", "the gRPC upstream does not agree on HTTP/2")
         return transport
