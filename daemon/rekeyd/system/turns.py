@@ -6,6 +6,7 @@ thousands delays another's first by a single piece. Must not know: what the work
 """
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
@@ -34,17 +35,16 @@ class Turns:
 
     def _run(self) -> None:
         """`_scheduled` holds meanwhile: what the work brings in needs no turn of its own."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + SLICE
+        until = time.monotonic() + SLICE  # uvloop's own clock goes by milliseconds
         try:
             while self._waiting:
                 self._next()()
-                if loop.time() >= until:
+                if time.monotonic() >= until:
                     break
         finally:
             self._scheduled = bool(self._waiting)
             if self._scheduled:
-                loop.call_soon(self._run)
+                asyncio.get_running_loop().call_soon(self._run)
 
     def _next(self) -> Work:
         """The first of the group whose turn it is, which then goes to the end of the line."""
