@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from rekeyd.system.event_loop import VARIABLE, LoopFactory, loop_factory
+from rekeyd.system.event_loop import VARIABLE, LoopFactory
 from support.daemon import WORKERS, Daemon
+from support.loops import new_loop
 from support.secrets import Ledger
 from support.supervisor import Supervisor
 
@@ -39,8 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
     """Without a word asyncio's in the tests, and in the daemons that they start what those take."""
-    chosen = {VARIABLE: os.environ.get(VARIABLE, "asyncio")}
-    return {"loop": loop_factory(chosen)}
+    return {"loop": new_loop}
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,16 @@
 """The harness itself, on a stand-in for the daemon: it must hear what is said, and find what must not be."""
 
+import asyncio
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
+from rekeyd.system.event_loop import VARIABLE
 from support.daemon import Daemon
+from support.loops import Timers, new_loop
 from support.secrets import Ledger
 from support.waiting import eventually
 
@@ -135,3 +139,32 @@ async def test_eventually_gives_the_value_or_says_what_did_not_come() -> None:
     assert await eventually(lambda: next(answers)) == "yes"
     with pytest.raises(AssertionError, match="not within 0 s: the moon"):
         await eventually(lambda: False, timeout=0, what="the moon")
+
+
+def test_a_connection_that_is_left_open_is_told_and_keeps_no_loop_from_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(VARIABLE, "uvloop")
+    near, far = socket.socketpair()
+
+    async def leave_open() -> None:
+        await asyncio.get_running_loop().create_unix_connection(asyncio.Protocol, sock=near)
+
+    runner = asyncio.Runner(loop_factory=new_loop)
+    runner.run(leave_open())
+    with far, pytest.raises(ResourceWarning, match="unclosed resource <UnixTransport"):
+        runner.close()
+
+
+async def test_timers_are_seen_until_they_are_due_or_cancelled() -> None:
+    loop = asyncio.get_running_loop()
+    timers = Timers(loop)
+    due = asyncio.Event()
+    loop.call_later(0.01, due.set)
+    later, cancelled = loop.call_at(loop.time() + 1000, due.set), loop.call_later(1000, due.set)
+    cancelled.cancel()
+    assert len(timers.waiting) == 2
+    await due.wait()
+    assert timers.waiting == [later]
+    later.cancel()
+    assert timers.waiting == []
