@@ -17,6 +17,7 @@ from rekeyd.trust.certificates import read_anchors
 from rekeyd.trust.generation import Generation
 from rekeyd.trust.revocations import read_revocations
 from support.generations import candidate_of, settings_of
+from support.loops import Timers
 from support.pki import Authority
 
 GRACE = 0.2
@@ -362,7 +363,7 @@ async def test_another_max_age_is_for_new_connections() -> None:
 
 
 async def test_no_timer_outlives_its_connection() -> None:
-    loop: Any = asyncio.get_running_loop()
+    timers = Timers(asyncio.get_running_loop())
     rules = generation(1, max_age=1000, drain=1000)
     ledger = at_generation(rules)
     for _ in range(1000):
@@ -370,9 +371,9 @@ async def test_no_timer_outlives_its_connection() -> None:
         ledger.leave(entry)
         assert entry.timers == {}
     assert len(ledger) == 0
-    assert [handle for handle in loop._scheduled if not handle.cancelled()] == []
+    assert timers.waiting == []
     await asyncio.sleep(0)
-    assert len(loop._scheduled) < 200, "cancelled ones go, too"
+    assert len(timers.kept) < 200, "cancelled ones go, too"
 
 
 async def test_five_thousand_connections_are_judged_without_a_stall_where_nothing_was_taken_away() -> None:

@@ -21,6 +21,7 @@ from support.daemon import Daemon, Event
 from support.gateway import stage
 from support.generations import API_KEY, Site
 from support.live import Answer, Connection, HeldUpstream, configure, live_site, measured, upstream
+from support.loops import Timers
 from support.streams import WebSocket, ended, goes_on, streaming, uploading
 from support.waiting import eventually
 from support.wire import answering, ok, request
@@ -284,7 +285,7 @@ async def test_a_key_that_is_gone_ends_what_it_opened_within_five_seconds(
 
 
 async def test_nothing_is_left_of_a_thousand_connections_with_a_max_age(tmp_path: Path) -> None:
-    loop: Any = asyncio.get_running_loop()
+    timers = Timers(asyncio.get_running_loop())
     async with stage(tmp_path, answering(ok()), connections={"max_age": 1000, "drain": 1000}) as scene:
 
         async def come_and_go() -> None:
@@ -297,12 +298,12 @@ async def test_nothing_is_left_of_a_thousand_connections_with_a_max_age(tmp_path
 
         await come_and_go()
         await eventually(lambda: len(scene.ledger) == 0)
-        before = waiting(loop)
+        before = len(timers.waiting)
         for _ in range(100):
             await asyncio.gather(*(come_and_go() for _ in range(10)))
         await eventually(lambda: len(scene.ledger) == 0, what="an empty ledger")
         assert scene.ledger.per_generation() == {}
-        assert waiting(loop) <= before + 5
+        assert len(timers.waiting) <= before + 5
         await scene.several(1001)
 
 
@@ -321,8 +322,3 @@ async def test_who_has_yet_to_take_an_answer_is_not_idle(tmp_path: Path, *, tls:
         answer = await client.answer()
         assert (answer.whole, len(answer.body)) == (True, len(body))
         await client.closed()
-
-
-def waiting(loop: Any) -> int:
-    """Timers of the event loop that are not cancelled."""
-    return sum(not handle.cancelled() for handle in loop._scheduled)
