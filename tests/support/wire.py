@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import struct
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
@@ -326,6 +327,18 @@ async def connect(
     except BaseException:
         sock.close()
         raise
-    name = "localhost" if context is not None else None
-    _, link = await loop.create_connection(Link, sock=sock, ssl=context, server_hostname=name)
+    link = Link()
+    if context is None:
+        await loop.create_connection(lambda: link, sock=sock)
+        return link
+    # asyncio's own TLS on every loop: uvloop's drops what a paused client has yet to take when the other end
+    # goes.
+    ready: asyncio.Future[None] = loop.create_future()
+    tls = SSLProtocol(loop, link, context, ready, server_side=False, server_hostname="localhost")
+    below, _ = await loop.create_connection(lambda: tls, sock=sock)
+    try:
+        await ready
+    except BaseException:
+        below.abort()
+        raise
     return link
