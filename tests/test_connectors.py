@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from rekeyd.settings import parse_upstream
+from rekeyd.trust.certificates import read_anchors
 from rekeyd.upstream.connection import UpstreamConnection
-from rekeyd.upstream.connectors import ApplicationError, InProcess, load_application
+from rekeyd.upstream.connectors import ApplicationError, InProcess, load_application, tcp
+from rekeyd.upstream.pool import Pool
+from rekeyd.upstream.tls import client_context
 from support.gateway import API_KEY, stage
 from support.pki import Authority, Leaf
 from support.wire import END_OF_HEAD, Upstream, answering, ok, request
@@ -181,6 +185,26 @@ def leave(upstream: ssl.SSLSocket) -> None:
     with contextlib.suppress(ssl.SSLWantReadError):  # ours is said: for the other's it is not waited
         upstream.unwrap()
     upstream.close()
+
+
+async def test_a_connection_that_waits_for_a_request_is_closed_in_order(tmp_path: Path) -> None:
+    """With close_notify: else an upstream takes it for one that broke, and many log that."""
+    authority = Authority()
+    context = server_context(tmp_path, authority.issue("127.0.0.1"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> bytes:
+            sock, _ = listening.accept()
+            with context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False) as tls:
+                return tls.recv(1)
+
+        serving = asyncio.create_task(asyncio.to_thread(serve))
+        address = parse_upstream(f"https://127.0.0.1:{listening.getsockname()[1]}")
+        trust = client_context(read_anchors(authority.pem), "http/1.1")
+        pool = Pool(tcp(address, trust), connect_timeout=5)
+        pool.release_unused(await pool.acquire())
+        pool.close()
+        assert await serving == b""
 
 
 async def test_an_upstream_that_speaks_no_tls_where_it_should_is_502(tmp_path: Path) -> None:
