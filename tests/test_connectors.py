@@ -202,7 +202,7 @@ async def test_a_connection_that_waits_for_a_request_is_closed_in_order(tmp_path
         address = parse_upstream(f"https://127.0.0.1:{listening.getsockname()[1]}")
         trust = client_context(read_anchors(authority.pem), "http/1.1")
         pool = Pool(tcp(address, trust), connect_timeout=5)
-        pool.release_unused(await pool.acquire())
+        pool.release(await pool.acquire())
         pool.close()
         assert await serving == b""
 

@@ -72,6 +72,7 @@ class TlsConnection(asyncio.BufferedProtocol):
         "framed",
         "raw",
         "session",
+        "transport",
     )
 
     def __init__(
@@ -92,6 +93,8 @@ class TlsConnection(asyncio.BufferedProtocol):
         self._held = False
         self._ended_below = False
         self._inside: asyncio.Protocol | None = None
+        self.transport: TlsTransport | None = None
+        """That of the protocol inside, while there is one."""
         self._broken = False
         self._error: Exception | None = None
         self.raw: asyncio.Transport
@@ -170,7 +173,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._inside.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._broken = True
+        self._broken, self.transport = True, None  # the ring is open, so that all of it is freed at once
         error = self._error or exc
         if self._inside is not None:
             self._inside.connection_lost(error)
@@ -236,7 +239,8 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def _begin(self) -> None:
         self._inside = self._factory()
-        self._inside.connection_made(TlsTransport(self))
+        self.transport = TlsTransport(self)
+        self._inside.connection_made(self.transport)
         self._tell(None)
 
     def _tell(self, error: Exception | None) -> None:
@@ -378,7 +382,7 @@ async def connect(
         if not ready.cancel() and not ready.cancelled():
             ready.exception()  # looked at, or asyncio would tell of it
         raise
-    return TlsTransport(connection), cast(asyncio.Protocol, connection.inside)
+    return cast(tuple[asyncio.Transport, asyncio.Protocol], (connection.transport, connection.inside))
 
 
 def reset(transport: asyncio.Transport) -> None:
