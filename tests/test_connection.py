@@ -113,6 +113,20 @@ async def test_reading_stops_at_high_water_and_goes_on_when_pieces_are_taken() -
         assert got == 5_000_000
 
 
+async def test_a_long_head_and_what_stands_between_chunks_do_not_stop_the_reading() -> None:
+    """Of them nothing is there to be taken, whereupon reading would go on."""
+    async with connected() as (connection, link):
+        begin(connection)
+        link.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: " + b"a" * 40_000 + END_OF_HEAD)
+        await connection.head()
+        link.send(b"3;x=" + b"b" * 40_000)
+        await eventually(lambda: connection.reader is not None and connection.reader._unbroken > 40_000)
+        link.send(b"\r\nabc\r\n0\r\n\r\n")
+        async with asyncio.timeout(5):
+            assert await connection.piece() == b"abc"
+            assert await connection.piece() == b""
+
+
 async def test_silence_is_timed_out_only_while_the_upstream_is_waited_for() -> None:
     async with connected() as (connection, _):
         connection.begin(HEAD, b"PUT", upgrades=False, read_timeout=0.1)

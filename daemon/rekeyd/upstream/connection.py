@@ -246,7 +246,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(UpstreamError("protocol", f"the upstream {error}"))
             self.close()
             return
-        self._waiting_bytes += len(data)
+        if reader.pieces:  # else nobody will take anything, which is when reading goes on
+            self._waiting_bytes += len(data)
         if self._waiting_bytes > HIGH_WATER and self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
