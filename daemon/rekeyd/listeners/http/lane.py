@@ -327,6 +327,8 @@ class Lane(ClientConnection):
         else:
             self._rest()
         if self._ahead:
+            if self.wire is None or self.wire.is_closing():
+                self._ahead = b""  # who asked for more is gone
             self._turn()
 
     def _end_visit(self, visit: Visit) -> None:
