@@ -201,6 +201,8 @@ class ClientConnection(asyncio.Protocol):
     def _rest(self) -> None:
         """Nothing is asked any more, for now."""
         if self._ends:
+            self._since = self._loop.time()
+            self._deadline.expect(self._since + self._desk.stall_timeout())
             if self.wire is not None and not self.wire.is_closing():
                 self._closing = self._loop.create_task(self._close())
             return
@@ -252,8 +254,8 @@ class ClientConnection(asyncio.Protocol):
             return self._since + self._desk.stall_timeout() if self._wants_body else None
         if self._skip:
             return self._since + LINGER
-        if self._ends:
-            return None
+        if self._ends:  # it may be closing already, by its client's FIN, so that nobody flushes it
+            return self._since + self._desk.stall_timeout()
         return self._since + (timeouts.header if self._ahead or not self._served else timeouts.idle)
 
     def _too_late(self) -> None:
@@ -270,7 +272,7 @@ class ClientConnection(asyncio.Protocol):
             self._desk.malformed(self, 408)
             self.write(refusal(408))
             self._ahead, self._ends = b"", True
-            wire.close()
+            self._rest()
         elif wire.get_write_buffer_size():
             self.abort()  # it has not even taken its last answer
         else:

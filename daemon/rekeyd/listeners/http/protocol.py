@@ -347,10 +347,13 @@ class GatewayProtocol(web.RequestHandler):
 
     def _refuse(self, status: int) -> None:
         """Answer in the place of a request that never became one, and close."""
-        if self.transport is not None:
+        wire = self.transport
+        if wire is not None:
             self._gateway.malformed(self, status)
-            self.transport.write(refusal(status))
+            wire.write(refusal(status))
         self.force_close()
+        if wire is not None and wire.get_write_buffer_size():  # a plain one would wait for ever
+            self._loop.call_later(self._gateway.stall_timeout(), wire.abort)
 
 
 def refusal(status: int) -> bytes:
