@@ -50,6 +50,17 @@ async def test_a_body_that_names_no_other_collection_passes_as_it_came(scene: Sc
     assert (await scene.record())["key_id"] == "books"
 
 
+async def test_a_body_that_was_seen_never_runs_as_a_request(scene: Scene) -> None:
+    """Not where there is no upstream for it either."""
+    ring = scene.ring
+    scene.publish(upstream={"http": "app:rekeyd_has_no_such_module:app"})
+    scene.believe(ring)
+    client = await scene.client()
+    client.send(request("POST", QUERY, key=SECRET, body=request("DELETE", "/collections/books")), request())
+    assert [(await client.answer()).status for _ in range(2)] == [502, 401]
+    assert [record["method"] for record in await scene.several(2)] == ["POST", "GET"]
+
+
 async def test_a_body_in_chunks_is_passed_in_chunks(scene: Scene) -> None:
     client = await scene.client()
     client.send(in_chunks(PLAIN[:7], PLAIN[7:]))

@@ -234,7 +234,7 @@ class Lane(ClientConnection):
             visit.verdict = found
             self._reply(visit, self._desk.replies.denial(visit, known.request, found))
         else:
-            self._ahead = found + self._ahead
+            self._ahead, self._left = found + self._ahead, self._left + len(found)
             self._forward(known, visit, verdict)
 
     def _forward(self, known: Recognised, visit: Visit, verdict: Allowed) -> None:
