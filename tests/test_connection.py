@@ -81,6 +81,15 @@ async def test_a_connection_that_was_closed_is_not_usable_even_before_the_loop_s
         assert not connection.is_usable(4.0)
 
 
+async def test_a_connection_that_ended_is_not_usable_although_its_transport_is_not_gone_yet() -> None:
+    """So it is over TLS, where close_notify comes before the FIN: the socket has nothing more to read."""
+    async with connected() as (connection, link):
+        await exchanged(connection, link)
+        assert connection.is_usable(4.0)
+        connection.eof_received()
+        assert not connection.is_usable(4.0)
+
+
 async def test_only_silence_on_a_kept_connection_is_stale() -> None:
     for kept, said, kind in (
         (True, b"", UpstreamStaleError),

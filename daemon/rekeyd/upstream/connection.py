@@ -257,6 +257,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._notify()
 
     def eof_received(self) -> bool:
+        self._spoilt = True  # over TLS the socket may have nothing to read now, and is closed a moment later
         if self.reader is None:
             return False
         try:
