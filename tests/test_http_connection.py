@@ -4,8 +4,11 @@ What both lanes do alike is in `test_http_protocol.py`; drains are in `test_http
 """
 
 import asyncio
+import gc
 import socket
 import struct
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from rekeyd.access.verdict import Allowed, Denied, Unverified
 from rekeyd.trust.generation import Generation
 from support.gateway import API_KEY, Scene, stage
 from support.waiting import eventually
-from support.wire import Link, request
+from support.wire import END_OF_HEAD, Link, ok, request
 
 
 def hurt_at(scene: Scene, count: int, sock: socket.socket) -> list[Ask]:
@@ -116,3 +119,49 @@ async def test_behind_a_head_that_was_late_nothing_is_served(tmp_path: Path) -> 
         assert await client.rest() == b""
         assert scene.records == []
         assert len(scene.upstream.heads) == 1
+
+
+# What is left of it.
+
+
+def ours() -> Counter[str]:
+    """How many objects of each of our classes there are."""
+    kinds = [type(each) for each in gc.get_objects()]
+    return Counter(kind.__qualname__ for kind in kinds if str(kind.__module__).startswith("rekeyd."))
+
+
+async def changing(link: Link) -> None:
+    """No head is the same as the last one."""
+    for number in range(1000):
+        await link.until(END_OF_HEAD, patience=None)
+        link.send(ok(b"fine", f"X-Number: {number}"))
+
+
+async def leave_after(scene: Scene, requests: int, go: Callable[[Link], None]) -> None:
+    client = await scene.client()
+    for _ in range(requests):
+        client.send(request(key=API_KEY))
+        await client.answer()
+    go(client)
+    await eventually(lambda: scene.door.connections == 0, what="the end of the connection")
+
+
+@pytest.mark.parametrize("go", [Link.close, Link.reset, lambda link: link.send(request(key=API_KEY)[:20])])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_nothing_of_a_connection_waits_for_the_garbage_collector(
+    tmp_path: Path, tls: bool, go: Callable[[Link], None]
+) -> None:
+    """It comes the more rarely the more there is, and does not know what OpenSSL holds."""
+    async with stage(tmp_path, changing, tls=tls, service={"header_timeout": 0.1}) as scene:
+        await leave_after(scene, 3, go)
+        gc.collect()
+        gc.disable()
+        try:
+            before = ours()
+            for _ in range(3):
+                await leave_after(scene, 3, go)
+            await asyncio.sleep(0)
+            assert ours() - before == Counter()
+        finally:
+            gc.enable()
+        scene.records.clear()

@@ -185,6 +185,8 @@ class ResponseReader:
             self.excess = True  # blank lines, which the parser skips without a word
         if begins and self.head is not None and self._last_head is not None:
             self._keep(portion, self.head, self._last_head)
+        if self.complete or (self.head is not None and not self.head.framing.chunked):
+            self._parser = None  # it has seen all that is for it, and holds us
         return data[len(portion) :]
 
     def _portion(self, data: bytes) -> int:

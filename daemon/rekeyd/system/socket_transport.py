@@ -13,6 +13,7 @@ import socket
 from typing import Any
 
 _HIGH = 64 * 1024
+_NOBODY = asyncio.BufferedProtocol()
 
 
 class SocketTransport(asyncio.Transport):
@@ -205,3 +206,4 @@ class SocketTransport(asyncio.Transport):
         finally:
             del self._protocol
             self._sock.close()
+            self._protocol = _NOBODY  # each holding the other, both would wait for the garbage collector

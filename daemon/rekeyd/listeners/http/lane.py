@@ -63,8 +63,9 @@ class Lane(ClientConnection):
             self._task.cancel()
         visit = self._visit
         if visit is not None:
-            if self._passage is not None:
-                self._passage.cancel()
+            passage, self._passage = self._passage, None  # which holds us
+            if passage is not None:
+                passage.cancel()
             visit.failure = self._desk.why_it_was_cut(self) or self._gone or "the client left"
             self._end_visit(visit)
         super().connection_lost(exc)
