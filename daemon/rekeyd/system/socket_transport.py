@@ -204,6 +204,5 @@ class SocketTransport(asyncio.Transport):
         try:
             self._protocol.connection_lost(error)
         finally:
-            del self._protocol
             self._sock.close()
             self._protocol = _NOBODY  # each holding the other, both would wait for the garbage collector
