@@ -3,6 +3,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -330,7 +331,59 @@ def test_two_who_write_to_one_file_overwrite_nothing(tmp_path: Path) -> None:
     assert_none_is_torn(path.read_bytes())
 
 
-def test_where_others_write_too_nothing_is_taken_back(path: Path) -> None:
+def test_where_others_write_too_what_does_not_fit_leaves_no_half_behind(path: Path) -> None:
+    script = """
+import resource, sys
+from pathlib import Path
+from rekeyd.telemetry.destinations import RotatedFile
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+file = RotatedFile(Path(sys.argv[1]), shared=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+print(file.write(memoryview(b"first of all\\nthe second\\n")))
+try:
+    file.write(memoryview(b"the second\\n"))
+except OSError as error:
+    print(error.strerror)
+"""
+    environ = {**os.environ, "PYTHONPATH": str(SOURCE_ROOT)}
+    told = subprocess.run(
+        [sys.executable, "-c", script, str(path)], env=environ, check=True, timeout=20, capture_output=True
+    )
+    assert told.stdout.splitlines() == [b"13", b"File too large"]
+    file = RotatedFile(path, shared=True)
+    put(file, b"another's\n")
+    assert path.read_bytes() == b"first of all\nanother's\n"
+    file.close()
+
+
+def test_where_others_write_too_one_waits_for_the_other(path: Path) -> None:
+    script = """
+import fcntl, sys
+with open(sys.argv[1], "ab", buffering=0) as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("here", flush=True)
+    file.write(b"and half")
+    sys.stdin.read(1)
+    file.write(b" a line\\n")
+"""
+    command = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"here\n"
+        file = RotatedFile(path, shared=True)
+        ours = threading.Thread(target=file.write, args=(memoryview(b"ours\n"),))
+        ours.start()
+        ours.join(0.3)
+        assert ours.is_alive()
+        other.stdin.write(b".")
+        other.stdin.close()
+        ours.join(20)
+    assert path.read_bytes() == b"and half a line\nours\n"
+    file.close()
+
+
+def test_where_others_write_too_nothing_is_taken_back_later(path: Path) -> None:
     file = RotatedFile(path, shared=True)
     file.write(memoryview(b"half"))
     with path.open("ab") as other:

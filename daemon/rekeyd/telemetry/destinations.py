@@ -13,8 +13,8 @@ The rules for a file (`logging.audit`):
 
 Where other processes write to it as well (`shared`) no line is torn by theirs: what goes to a pipe or a
 socket goes in pieces of whole lines that the kernel takes in one (POSIX, write(), PIPE_BUF), a file is
-appended to (O_APPEND), and nothing is taken back, since it may be theirs that stands behind it. A line longer
-than PIPE_BUF may still be torn in a pipe.
+appended to (O_APPEND), and the audit by one at a time (fcntl(2), F_SETLKW): half a line is taken back before
+another's could stand behind it. A line longer than PIPE_BUF may still be torn in a pipe.
 
 The journal gets one datagram for each entry; one that is too large for that goes as sealed memory.
 
@@ -28,7 +28,7 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -121,11 +121,29 @@ class RotatedFile:
         return True
 
     def write(self, data: memoryview) -> int:
-        return os.write(self.descriptor, data)
+        if not self._shared:
+            return os.write(self.descriptor, data)
+        with _alone(self.descriptor) as alone:
+            return self._write_whole(data) if alone else os.write(self.descriptor, data)
+
+    def _write_whole(self, data: memoryview) -> int:
+        """As many whole lines as fit. Raises OSError where that is none."""
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self.descriptor, data[written:])
+        except OSError:
+            whole = bytes(data[:written]).rfind(b"\n") + 1
+            if self._cut(written - whole):
+                written = whole
+            if not written:
+                raise
+        return written
 
     def take_back(self, size: int) -> bool:
-        if self._shared:
-            return False
+        return not self._shared and self._cut(size)
+
+    def _cut(self, size: int) -> bool:
         try:
             whole = os.fstat(self.descriptor).st_size - size
             if whole < 0:
@@ -206,6 +224,20 @@ class Journal:
             channel.close()
             raise
         return channel
+
+
+@contextlib.contextmanager
+def _alone(descriptor: int) -> Iterator[bool]:
+    """Nobody else who asks for it writes to the file meanwhile; False where its file system has no locks."""
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        fcntl.lockf(descriptor, fcntl.LOCK_UN)
 
 
 def leads_to_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
