@@ -60,12 +60,12 @@ async def test_a_flood_of_wrong_keys_leaves_few_lines_and_the_valid_caller_alone
         assert guesser.returncode == 0
         assert statuses.keys() == {401, 429}
         assert sum(statuses.values()) == GUESSES
-        assert statuses[401] < 60 + 60, "a burst, and one a second"
+        assert statuses[401] < (60 + 60) * daemon.workers, "a burst, and one a second, of each worker"
         assert (await client.ask("/collections")).status == 200, "a known key is never locked out"
 
     await daemon.stop()
     denials = daemon.told("auth.denied", since=since)
     assert sum(line.get("count", 1) for line in denials) == GUESSES, "none is dropped"
-    assert len(denials) < LINES
+    assert len(denials) < LINES * daemon.workers
     measured("valid caller beside a flood, ratio of medians", round(median(beside) / median(alone), 2))
     measured("valid caller: alone and beside, ms", [round(median(s) * 1000, 2) for s in (alone, beside)])

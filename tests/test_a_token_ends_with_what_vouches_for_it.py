@@ -206,7 +206,8 @@ async def test_qdrant_client_does_with_a_token_what_the_token_says(
     (tmp_path / "issuer.json").write_bytes(key_set(A))
     site = live_site(
         tmp_path,
-        service={"api_key": FIRST, "jwt_rbac": True},
+        # Each worker has a Qdrant of its own in process, and here what was written is read.
+        service={"api_key": FIRST, "jwt_rbac": True, "workers": 1},
         access=issued(),
         upstream={"http": "app:support.qdrant_local:application"},
     )

@@ -55,7 +55,8 @@ async def served(ledger: Ledger, tmp_path_factory: pytest.TempPathFactory) -> As
     """rekeyd in front of Qdrant's REST."""
     site = live_site(
         tmp_path_factory.mktemp("site"),
-        service={"read_only_api_key": READER},
+        # Each worker has a Qdrant of its own in process, and here what was written is read.
+        service={"read_only_api_key": READER, "workers": 1},
         upstream={"http": "app:support.qdrant_local:application"},
     )
     site.authority.write(site.folder / "ca.pem")

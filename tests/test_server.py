@@ -38,7 +38,8 @@ async def test_the_service_manager_is_told_every_change_of_state(
     assert int(first["EXTEND_TIMEOUT_USEC"]) >= 30_000_000, "it may wait for its files (tls.start_wait)"
     assert all(message.keys() == {"STATUS"} for message in others)
 
-    site.rotate()
+    second = site.rotate()
+    expiry = f"certificate until {second.certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     daemon.signal(signal.SIGHUP)
     reloading = await manager.told(lambda message: "RELOADING" in message)
     assert reloading["RELOADING"] == "1"

@@ -53,7 +53,7 @@ class Daemon:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=_environment(environ or {}),
+            env=_environment({**_workers(command), **(environ or {})}),
             pass_fds=tuple(handed.values()),
             start_new_session=True,
         )
@@ -167,6 +167,11 @@ class Daemon:
     @property
     def stderr(self) -> str:
         return self.transcripts["stderr"].read_text(errors="backslashreplace")
+
+    @property
+    def workers(self) -> int:
+        """How many serve. What is promised of each (README, "Several processes") counts so many times."""
+        return len({event["worker"] for event in self.told("worker.started")}) or 1
 
     # What is done to it
 
@@ -299,6 +304,12 @@ def _environment(own: Mapping[str, str]) -> dict[str, str]:
         if not key.startswith(("REKEYD__", "QDRANT__", "COV_", "PYTEST_")) and key not in _SERVICE_MANAGERS
     }
     path = os.pathsep.join(filter(None, [str(SOURCE_ROOT), os.environ.get("PYTHONPATH", "")]))
-    workers = {"REKEYD__SERVICE__WORKERS": os.environ[WORKERS]} if WORKERS in os.environ else {}
     unbuffered = {"PYTHONPATH": path, "PYTHONWARNINGS": "default", "PYTHONUNBUFFERED": "1"}
-    return kept | workers | unbuffered | dict(own)
+    return kept | unbuffered | dict(own)
+
+
+def _workers(command: Sequence[str]) -> dict[str, str]:
+    """How many workers a daemon has whose settings, of which the command names the file, don't say it."""
+    files = [Path(argument) for argument in command if argument.endswith(".yaml")]
+    told = any("workers" in file.read_text(errors="replace") for file in files if file.is_file())
+    return {"REKEYD__SERVICE__WORKERS": os.environ[WORKERS]} if WORKERS in os.environ and not told else {}
