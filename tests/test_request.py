@@ -63,6 +63,14 @@ def test_a_plain_request_is_itself() -> None:
     )
 
 
+def test_what_connection_names_is_known_by_its_lower_case() -> None:
+    assert good(b"/x").options == frozenset()
+    named = good(b"/x", (b"Connection", b"Keep-Alive, TE"), (b"connection", b",x-a "))
+    assert named.options == {b"keep-alive", b"te", b"x-a"}
+    assert named.persists
+    assert not good(b"/x", (b"Connection", b"CLOSE")).persists
+
+
 # --- version and method
 
 

@@ -12,11 +12,11 @@ Must not know: sockets, who was let in and why.
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rekeyd.http1.request import Field, Framing, Request, tokens
+from rekeyd.http1.request import NO_BODY, Field, Framing, Request, tokens
 from rekeyd.http1.response import SWITCHING_PROTOCOLS, ResponseHead
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -35,6 +35,7 @@ _REWRITTEN = frozenset(b"x-forwarded-for x-forwarded-proto x-forwarded-host".spl
 _NEVER_ONWARD = _HOP_BY_HOP | _OURS_TO_SAY | _ANOTHER_REQUEST | _REWRITTEN | {b"http2-settings"}
 _OF_PROXIES = frozenset({b"forwarded", b"x-real-ip"})
 _CREDENTIALS = frozenset({b"api-key", b"authorization"})
+_DROPPED = _NEVER_ONWARD | _CREDENTIALS
 OURS = b"x-rekeyd-"
 _MAY_BE_CLAIMED = (b"x-", b"forwarded")
 """All that `_is_claimed` says yes to begins so."""
@@ -42,6 +43,7 @@ _MAY_BE_CLAIMED = (b"x-", b"forwarded")
 # Lower case, and "-" for all that is no letter and no digit.
 _SPELLINGS = bytes(b if chr(b).isalnum() else ord("-") for b in bytes(range(128)).lower()) + b"-" * 128
 _BREAK = re.compile(rb"[\r\n\x00]+")
+_END = b"\r\n\r\n"
 _MAPPED = "::ffff:"
 # An address as proxies write it: bare, or with a port, for which an IPv6 one has brackets.
 _HOP = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)")
@@ -129,7 +131,7 @@ def onward(
     *,
     request_id: bytes,
     default_authority: bytes,
-    added: Iterable[Field] = (),
+    added: Sequence[Field] = (),
     keep_credentials: bool = False,
 ) -> bytes:
     """The head that the upstream gets, in HTTP/1.1."""
@@ -144,14 +146,13 @@ def around_id(
     origin: Origin,
     *,
     default_authority: bytes,
-    added: Iterable[Field] = (),
+    added: Sequence[Field] = (),
     keep_credentials: bool = False,
 ) -> tuple[bytes, bytes]:
     """The same head without its request id: what stands before it, and what behind."""
-    named = tokens([v for name, v in request.fields if name.lower() == b"connection"])
-    dropped = _NEVER_ONWARD | {name.translate(_SPELLINGS) for name in named}
-    if not keep_credentials:
-        dropped |= _CREDENTIALS
+    dropped = _NEVER_ONWARD if keep_credentials else _DROPPED
+    if request.options:
+        dropped = dropped.union([name.translate(_SPELLINGS) for name in request.options])
     lines = [
         request.method + b" " + request.target + b" HTTP/1.1",
         b"Host: " + (request.authority or default_authority),
@@ -162,15 +163,17 @@ def around_id(
         if (known := name.translate(_SPELLINGS)) not in dropped
         and not (known.startswith(_MAY_BE_CLAIMED) and _is_claimed(name, known, vouched=origin.vouched))
     ]
-    lines += _framing_lines(request.framing)
-    lines += _hop_lines(request, named)
+    if request.framing is not NO_BODY:
+        lines += _framing_lines(request.framing)
+    if request.options:
+        lines += _hop_lines(request)
     lines += [
         b"X-Forwarded-For: " + origin.forwarded_for,
         b"X-Forwarded-Proto: " + origin.proto,
         b"X-Forwarded-Host: " + origin.host,
         b"X-Request-Id: ",
     ]
-    return _lines(lines), _head([b"", *(name + b": " + value for name, value in added)])
+    return _lines(lines), _head([b"", *[name + b": " + value for name, value in added]]) if added else _END
 
 
 def with_id(around: tuple[bytes, bytes], request_id: bytes) -> bytes:
@@ -179,7 +182,7 @@ def with_id(around: tuple[bytes, bytes], request_id: bytes) -> bytes:
 
 
 def _head(lines: list[bytes]) -> bytes:
-    return _lines(lines) + b"\r\n\r\n"
+    return _lines(lines) + _END
 
 
 def _lines(lines: list[bytes]) -> bytes:
@@ -207,10 +210,13 @@ def _framing_lines(framing: Framing) -> list[bytes]:
     return [] if framing.length is None else [b"Content-Length: %d" % framing.length]
 
 
-def _hop_lines(request: Request, named: set[bytes]) -> list[bytes]:
+def _hop_lines(request: Request) -> list[bytes]:
+    """Without options in Connection there is none."""
     if request.upgrades:
         return [b"Connection: Upgrade", b"Upgrade: websocket"]
-    if b"te" in named and b"trailers" in tokens([v for name, v in request.fields if name.lower() == b"te"]):
+    if b"te" in request.options and b"trailers" in tokens(
+        [v for name, v in request.fields if name.lower() == b"te"]
+    ):
         return [b"Connection: TE", b"TE: trailers"]
     return []
 
@@ -234,7 +240,7 @@ def homeward(
     minor: int,
     keep_alive: bool,
     cors: bool = False,
-    added: Iterable[Field] = (),
+    added: Sequence[Field] = (),
 ) -> bytes:
     """The head that the client gets.
 

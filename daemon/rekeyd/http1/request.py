@@ -29,6 +29,7 @@ _TOKENS = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _LONGEST_LENGTH = 18
 """Digits of a Content-Length: fewer than 2**63 bytes."""
+_NO_OPTIONS: frozenset[bytes] = frozenset()
 _HOSTS = 64
 """How many names of hosts are remembered for what they are: clients ask for few."""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -55,7 +56,8 @@ class Request:
 
     `target` is in origin or asterisk form; `path` is the target up to `?`. `authority` is empty where the
     client named none (HTTP/1.0). `persists`: the client wants to use the connection again (RFC 9112, 9.3).
-    `upgrades` to WebSocket; `asks_for_another` protocol than that and HTTP.
+    `upgrades` to WebSocket; `asks_for_another` protocol than that and HTTP. `options` are what Connection
+    names, in lower case.
     """
 
     method: bytes
@@ -69,6 +71,7 @@ class Request:
     upgrades: bool
     persists: bool
     asks_for_another: bool = False
+    options: frozenset[bytes] = frozenset()
 
     def first(self, name: bytes) -> bytes | None:
         for field, value in self.fields:  # not by a generator, which costs as much as all the rest
@@ -126,6 +129,7 @@ def understood(
     expect = lowered.get(b"expect", [])
     if expect and [e.lower() for e in expect] != [b"100-continue"]:
         return Malformed(417, "Only 100-continue can be expected")
+    options = frozenset(tokens(lowered[b"connection"])) if b"connection" in lowered else _NO_OPTIONS
     return Request(
         method=method,
         target=onward,
@@ -139,9 +143,11 @@ def understood(
         and method == b"GET"
         and version == (1, 1)
         and not framing.has_body
-        and _asks_for_websocket(lowered),
-        persists=_persists(lowered, version) if b"connection" in lowered else version == (1, 1),
+        and [u.lower() for u in lowered[b"upgrade"]] == [b"websocket"]
+        and b"upgrade" in options,
+        persists=b"close" not in options and (version == (1, 1) or b"keep-alive" in options),
         asks_for_another=lowered.get(b"upgrade", [b"websocket"])[0].lower() != b"websocket",
+        options=options,
     )
 
 
@@ -198,18 +204,6 @@ def _is_authority(text: bytes) -> bool:
         return match[1] is None or bool(ipaddress.IPv6Address(match[1].decode()))
     except ValueError:
         return False
-
-
-def _asks_for_websocket(lowered: dict[bytes, list[bytes]]) -> bool:
-    upgrade = lowered.get(b"upgrade", [])
-    return [u.lower() for u in upgrade] == [b"websocket"] and b"upgrade" in tokens(
-        lowered.get(b"connection", [])
-    )
-
-
-def _persists(lowered: dict[bytes, list[bytes]], version: tuple[int, int]) -> bool:
-    options = tokens(lowered.get(b"connection", []))
-    return b"close" not in options and (version == (1, 1) or b"keep-alive" in options)
 
 
 def tokens(values: list[bytes]) -> set[bytes]:
