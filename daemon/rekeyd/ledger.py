@@ -135,7 +135,8 @@ class Ledger:
     def leave(self, entry: Entry) -> None:
         """The connection is closed."""
         self._open.discard(entry)
-        _forget_timers(entry)
+        if entry.timers:
+            _forget_timers(entry)
 
     @contextlib.contextmanager
     def resting(self, entry: Entry, use: Use) -> Iterator[None]:

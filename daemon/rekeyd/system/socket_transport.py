@@ -72,7 +72,7 @@ class SocketTransport(asyncio.Transport):
         return self._reading and not self._closing
 
     def pause_reading(self) -> None:
-        if self.is_reading():
+        if self._reading and not self._closing:
             self._reading = False
             self._loop.remove_reader(self._fd)
 
@@ -112,8 +112,14 @@ class SocketTransport(asyncio.Transport):
         if self._closing or self._eof_follows:
             return
         if not self._unsent:
-            sent = self._sent(data)
-            if sent == len(data) or self._ended:
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError as error:
+                self._end(error)
+                return
+            if sent == len(data):
                 return
             data = memoryview(data)[sent:]
             self._loop.add_writer(self._fd, self._writable)
@@ -122,18 +128,13 @@ class SocketTransport(asyncio.Transport):
             self._told_to_pause = True
             self._protocol.pause_writing()
 
-    def _sent(self, data: bytes | bytearray | memoryview) -> int:
+    def _writable(self) -> None:
         try:
-            return self._sock.send(data)
+            del self._unsent[: self._sock.send(self._unsent)]
         except (BlockingIOError, InterruptedError):
-            return 0
+            return
         except OSError as error:
             self._end(error)
-            return 0
-
-    def _writable(self) -> None:
-        del self._unsent[: self._sent(self._unsent)]
-        if self._ended:
             return
         if self._told_to_pause and len(self._unsent) <= self._low:
             self._told_to_pause = False

@@ -32,12 +32,14 @@ class Session:
         "established",
         "finished",
         "outgoing",
+        "server_side",
         "tls",
     )
 
     def __init__(
         self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None
     ) -> None:
+        self.server_side = server_side
         self._incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         """What is to be sent, once: `read` it while something is `pending`."""

@@ -103,7 +103,7 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.raw = cast(asyncio.Transport, transport)
-        if not self.session.tls.server_side:
+        if not self.session.server_side:
             self._say(self.session.start)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
@@ -146,7 +146,7 @@ class TlsConnection(asyncio.BufferedProtocol):
             self._held = False
             self.raw.resume_reading()
         try:
-            self._advance(b"")
+            self._advance()
         except BaseException:
             self.raw.abort()  # what is inside failed to begin: nobody else would end it
             raise
@@ -223,10 +223,10 @@ class TlsConnection(asyncio.BufferedProtocol):
 
     # The pump.
 
-    def _advance(self, data: bytes) -> None:
+    def _advance(self) -> None:
         """A step of the handshake; what the other end says right behind it may have come with it."""
         try:
-            pieces = self.session.receive(data)
+            pieces = self.session.receive(b"")
         except ssl.SSLError as error:
             self._fail(error)
             return

@@ -60,7 +60,6 @@ class ClientConnection(asyncio.Protocol):
         "_skip",
         "_socket",
         "_visit",
-        "cipher",
         "cut_for",
         "entry",
         "full",
@@ -89,7 +88,6 @@ class ClientConnection(asyncio.Protocol):
         """Whether the client takes no more for now."""
         self.peer = ""
         self.tls: str | None = None
-        self.cipher: str | None = None
         self.identity: str | None = None
         self._known: Credentials
         self.wire: asyncio.Transport | None = None
@@ -109,6 +107,10 @@ class ClientConnection(asyncio.Protocol):
         self._closing: asyncio.Task[None] | None = None
         self._deadline = Deadline(self._loop, self._due, self._too_late)
 
+    @property
+    def cipher(self) -> str | None:
+        return self._known.cipher
+
     # What is asked.
 
     def _turn(self) -> None:
@@ -127,7 +129,7 @@ class ClientConnection(asyncio.Protocol):
         self.write = wire.write
         self._socket = transport.get_extra_info("socket")
         self._known = known = Credentials(transport)
-        self.peer, self.tls, self.cipher, self.identity = known.peer, known.tls, known.cipher, known.identity
+        self.peer, self.tls, self.identity = known.peer, known.tls, known.identity
         wire.set_write_buffer_limits(high=HIGH_WATER)
         self._host.guests.came(self, self.generation, known)
         self.turned_away = self.entry is None

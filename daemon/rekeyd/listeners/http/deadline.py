@@ -34,7 +34,8 @@ class Deadline:
     def expect(self, at: float) -> None:
         """Look at the clock at `at`, or before."""
         if self._timer is None or self._at > at:
-            self.stop()
+            if self._timer is not None:
+                self._timer.cancel()
             self._at = at
             self._timer = self._loop.call_at(at, self._look)
 

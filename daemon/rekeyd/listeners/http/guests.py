@@ -20,15 +20,20 @@ from rekeyd.trust.generation import Generation
 class Credentials:
     """What is known of a client once the handshake is done, and stays true for as long as it is connected."""
 
-    __slots__ = ("certificate", "cipher", "identity", "peer", "tls")
+    __slots__ = ("_ssl", "certificate", "identity", "peer", "tls")
 
     def __init__(self, transport: asyncio.BaseTransport) -> None:
-        tls = transport.get_extra_info("ssl_object")
+        self._ssl = tls = transport.get_extra_info("ssl_object")
         self.peer = address_of(transport.get_extra_info("peername"))
         self.certificate: bytes | None = tls.getpeercert(binary_form=True) if tls is not None else None
         self.tls: str | None = tls.version() if tls is not None else None
-        self.cipher: str | None = tls.cipher()[0] if tls is not None else None
         self.identity = str(ClientIdentity.of_der(self.certificate)) if self.certificate else None
+
+    @property
+    def cipher(self) -> str | None:
+        """Asked for where the upstream is told of it, which is rare."""
+        agreed = self._ssl.cipher() if self._ssl is not None else None
+        return agreed[0] if agreed is not None else None
 
 
 class Guest(Described, Protocol):
