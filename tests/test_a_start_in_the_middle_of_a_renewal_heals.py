@@ -44,7 +44,7 @@ async def test_a_torn_certificate_is_waited_for_and_served_when_it_is_whole(
         replace_file(site.key, good.key_pem)
         mended = time.monotonic()
 
-        await daemon.event("reload.applied", trigger="start")
+        await daemon.event("reload.applied")
         assert time.monotonic() - mended < 2
 
         await daemon.event("daemon.started")

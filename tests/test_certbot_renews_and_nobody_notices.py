@@ -126,7 +126,11 @@ def as_service() -> tuple[str, ...]:
         pytest.skip("becomes another user, which needs root")
     become = ("setpriv", f"--reuid={SERVICE.pw_uid}", f"--regid={SERVICE.pw_gid}", "--clear-groups")
     for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
-        trial = [*become, python, "-c", "import rekeyd.cli, aiohttp"]
+        # As setpriv's own child Python may come from where that user reaches nothing; its workers may not.
+        again = (
+            "import rekeyd.cli, aiohttp, subprocess, sys; subprocess.run([sys.executable, '-V'], check=True)"
+        )
+        trial = [*become, python, "-c", again]
         with contextlib.suppress(OSError):
             if subprocess.run(trial, env=PYTHON_PATH, capture_output=True, check=False).returncode == 0:
                 return (*become, python)

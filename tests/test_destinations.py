@@ -351,7 +351,7 @@ except OSError as error:
     )
     assert told.stdout.splitlines() == [b"13", b"File too large"]
     file = RotatedFile(path, shared=True)
-    put(file, b"another's\n")
+    file.write(memoryview(b"another's\n"))
     assert path.read_bytes() == b"first of all\nanother's\n"
     file.close()
 

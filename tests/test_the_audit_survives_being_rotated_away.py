@@ -142,15 +142,15 @@ async def test_a_disk_that_is_full_for_a_while_tears_no_line_and_hinders_nobody(
     site = audited_site(tmp_path)
     audit = tmp_path / "log" / "audit.log"
     daemon = await start_daemon(site.file, secrets=[API_KEY])
-    _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (5000, hard))
+    let_files_grow_to(5000, daemon)
     await ask_around(daemon, site, "full", 50)
     await daemon.event("audit.unwritable")
     assert 0 < audit.stat().st_size <= 5000
     assert written([audit]), "what is there is whole"
-    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    let_files_grow_to(None, daemon)
     await daemon.event("audit.written")
     await daemon.stop()
+    assert len(daemon.told("audit.written")) == len(daemon.told("audit.unwritable")) <= daemon.workers
     assert Counter(line["path"] for line in written([audit])) == paths_of("full", 50)
 
 
@@ -161,20 +161,30 @@ async def test_what_does_not_fit_into_memory_meanwhile_is_counted_everywhere(
     site_with_metrics(site)
     audit = tmp_path / "log" / "audit.log"
     daemon = await start_daemon(site.file, secrets=[API_KEY])
-    _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (1, hard))
+    let_files_grow_to(1, daemon)
     long = "x" * 7000  # in the path, so that few requests fill the memory
-    await ask_around(daemon, site, long, 200)
+    each = 200 * daemon.workers  # the memory is each worker's own
+    await ask_around(daemon, site, long, each)
     first = await daemon.event("log.dropped", log="audit")
     assert first["level"] == "error"
-    resource.prlimit(daemon.pid, resource.RLIMIT_FSIZE, (hard, hard))
-    await daemon.event("audit.written")
+    let_files_grow_to(None, daemon)
+    await daemon.several(len(daemon.told("audit.unwritable")), "audit.written")
     counted = await lost_in_metrics(daemon)
     await daemon.stop()
     lines = written([audit])
-    (gap,) = [line for line in lines if line["event"] == "log.dropped"]
-    assert gap["others"] == counted == sum(line["others"] for line in daemon.told("log.dropped", log="audit"))
-    assert len(lines) - 1 + counted == 200 * CLIENTS
+    gaps = [line["others"] for line in lines if line["event"] == "log.dropped"]
+    told = sum(line["others"] for line in daemon.told("log.dropped", log="audit"))
+    assert 1 <= len(gaps) <= daemon.workers, "one for each worker that lost some"
+    assert sum(gaps) == counted == told
+    assert len(lines) - len(gaps) + counted == each * CLIENTS
+
+
+def let_files_grow_to(size: int | None, daemon: Daemon) -> None:
+    """For the daemon and its workers, each of which writes for itself; None: as far as they may."""
+    workers = [event["worker_pid"] for event in daemon.told("worker.started")]
+    for pid in (daemon.pid, *workers):
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 
 
 def site_with_metrics(site: Site) -> None:

@@ -12,9 +12,9 @@ The rules for a file (`logging.audit`):
 4. A line that only half fits is taken back, so that none is torn.
 
 Where other processes write to it as well (`shared`) no line is torn by theirs: what goes to a pipe or a
-socket goes in pieces of whole lines that the kernel takes in one (POSIX, write(), PIPE_BUF), a file is
+socket goes in pieces of whole lines that the kernel takes in one (POSIX, write(), PIPE_BUF), a log is
 appended to (O_APPEND), and the audit by one at a time (fcntl(2), F_SETLKW): half a line is taken back before
-another's could stand behind it. A line longer than PIPE_BUF may still be torn in a pipe.
+one of another's could stand behind it. A line longer than PIPE_BUF may still be torn in a pipe.
 
 The journal gets one datagram for each entry; one that is too large for that goes as sealed memory.
 
