@@ -15,13 +15,14 @@ systemddir := $(if $(filter /usr,$(prefix)),/usr/lib,/usr/local/lib)
 PLACES      = DESTDIR='$(DESTDIR)' prefix='$(prefix)' sysconfdir='$(sysconfdir)' systemddir='$(systemddir)'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install uninstall test check node soak bench format clean
+.PHONY: help demo install uninstall test test-all check node soak bench format clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo     install into .venv and run rekeyd in front of a built-in service'
 	@echo 'make install  install below $(prefix), with the units; make uninstall takes it away again'
 	@echo 'make test     every check: ruff, mypy, import contracts, pytest'
+	@echo 'make test-all the same on both event loops, with one worker and with two: an hour'
 	@echo 'make node     install the JavaScript clients that some tests drive'
 	@echo 'make soak     the tests that take minutes'
 	@echo 'make bench    what it costs beside others; ARGS="--quick" for two minutes of it, ARGS="--help" for more'
@@ -40,6 +41,12 @@ uninstall:
 test: check
 	@echo 'pytest'
 	@$(BIN)/python -m pytest -q -n $(JOBS)
+
+test-all: check
+	@for loop in asyncio uvloop; do for workers in 1 2; do \
+	  echo "pytest --loop $$loop --workers $$workers"; \
+	  $(BIN)/python -m pytest -q -n $(JOBS) --loop $$loop --workers $$workers || exit; \
+	done; done
 
 check: $(VENV)/.installed-dev
 	@echo 'ruff check'
