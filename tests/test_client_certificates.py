@@ -126,9 +126,9 @@ async def resumable(daemon: Daemon, client: ssl.SSLContext) -> ssl.SSLSession | 
     """A session that was resumed. One resumes with the worker that it was made with and with no other."""
     _, session = await asyncio.to_thread(visit, daemon.port, client, None)
     for _ in range(1 if daemon.workers == 1 else MEETINGS):
-        resumed, session = await asyncio.to_thread(visit, daemon.port, client, session)
+        resumed, newer = await asyncio.to_thread(visit, daemon.port, client, session)
         if resumed:
-            return session
+            return newer
     raise AssertionError("none was resumed")
 
 
