@@ -357,13 +357,16 @@ def difference(sent: list[list[bytes]], short: Seen, long: Seen) -> object:
 def is_spoilt(short: list[Any], long: list[Any]) -> bool:
     """Where aiohttp's lane says less, and that is known.
 
-    It drops sound requests that come in one piece with one that is no HTTP, and answers that alone; in two
-    pieces it answers them. So it does behind a request that was to be the last, where nobody has to look any
-    more (RFC 9112, 9.6). Half a head that came in one piece with a request is to it an idle connection, which
-    is closed without the 408 that half a head gets otherwise.
+    It drops sound requests that come in one piece with one that is no HTTP, and answers that alone; those of
+    an earlier piece it has answered. So it does behind a request that was to be the last, where nobody has to
+    look any more (RFC 9112, 9.6). Half a head that came in one piece with a request is to it an idle
+    connection, which is closed without the 408 that half a head gets otherwise.
     """
-    refused = len(long) == 1 and b" 400 " in long[0][0]
-    dropped = refused and (short[-1:] == long or b"\r\nConnection: close" in short[-1][0])
+    if not (short and long):
+        return False
+    *answered, refusal = long
+    refused = b" 400 " in refusal[0] and short[: len(answered)] == answered
+    dropped = refused and (short[-1] == refusal or b"\r\nConnection: close" in short[-1][0])
     late = short[:-1] == long and b" 408 " in short[-1][0]
     return dropped or late
 
