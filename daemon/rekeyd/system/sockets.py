@@ -135,14 +135,10 @@ def bind(host: str, port: int) -> socket.socket:
 def accepted(listening: socket.socket) -> tuple[socket.socket, Any]:
     """The next connection, non-blocking, and whose it is.
 
-    It is what `listening.accept()` calls and does, but for the enums that it makes of family and type each
-    time, which cost more than all the rest.
-
     Raises:
         OSError: there is none, or it can't be had.
     """
-    descriptor, address = listening._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - see above
-    sock = socket.socket(type=socket.SOCK_STREAM, proto=0, fileno=descriptor)
+    sock, address = listening.accept()
     sock.setblocking(False)
     return sock, address
 
