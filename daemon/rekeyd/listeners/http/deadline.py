@@ -7,6 +7,9 @@ off, looks when it is really due, and is set anew. Must not know: what is waited
 import asyncio
 from collections.abc import Callable
 
+_EARLY = 0.001
+"""Seconds by which a timer of uvloop may go off too early: set anew for what is left, it would at once."""
+
 
 def _never() -> None:
     return None
@@ -55,7 +58,7 @@ class Deadline:
         due = self._due()
         if due is None:
             return
-        if self._loop.time() < due:
+        if self._loop.time() + _EARLY < due:
             self.expect(due)
         else:
             self._late()
