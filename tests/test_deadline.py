@@ -1,7 +1,7 @@
 import asyncio
 import weakref
 
-from rekeyd.listeners.http.deadline import Deadline
+from rekeyd.system.deadline import Deadline
 
 
 class Waiting:

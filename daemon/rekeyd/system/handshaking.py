@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from rekeyd.system.deadline import EARLY
 from rekeyd.system.socket_transport import SocketTransport
 from rekeyd.system.tls_session import Session
 from rekeyd.system.tls_stream import Factory, TlsConnection
@@ -77,7 +78,7 @@ class Handshakes:
         loop = asyncio.get_running_loop()
         while self._deadlines:
             connection, deadline = next(iter(self._deadlines.items()))
-            if deadline > loop.time():
+            if deadline > loop.time() + EARLY:
                 self._timer = loop.call_at(deadline, self._look)
                 return
             connection.give_up(TimeoutError("the handshake took too long"))

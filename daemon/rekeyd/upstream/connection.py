@@ -16,6 +16,7 @@ import ssl
 from typing import NamedTuple, Protocol, cast
 
 from rekeyd.http1.response import BadResponseError, LastHead, ResponseHead, ResponseReader
+from rekeyd.system.deadline import Deadline
 
 HIGH_WATER = 64 * 1024
 """Bytes that may wait on either side of a connection."""
@@ -78,8 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._waiting_bytes = 0
         self._reading = True
         self._read_timeout = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._silence = Deadline(loop, self._due, self._too_late)
         self._full = False
         self._request_sent = False
         self._last_sign = 0.0
@@ -121,7 +121,7 @@ class UpstreamConnection(asyncio.Protocol):
     def close(self) -> None:
         """Give up the connection; the upstream sees its request cancelled, if there is one."""
         self._spoilt = True
-        self._stop_timer()
+        self._silence.stop()
         if self._transport is None:
             return
         if self.reader is None and not self._transport.get_write_buffer_size():
@@ -218,7 +218,7 @@ class UpstreamConnection(asyncio.Protocol):
     def tunnel(self) -> None:
         """The answer was 101: bytes pass both ways now, and silence is no fault."""
         self._read_timeout = 0.0
-        self._stop_timer()
+        self._silence.stop()
 
     @property
     def has_whole_answer(self) -> bool:
@@ -270,7 +270,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._poll = None
-        self._stop_timer()
+        self._silence.end()
         self._spoilt = True
         if self.reader is not None and not self.reader.complete:
             self._fail(self._lost(_how(exc)))
@@ -325,7 +325,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _fail(self, error: UpstreamError) -> None:
         if self.error is None:
             self.error = error
-        self._stop_timer()
+        self._silence.stop()
         self.resume_writing()
         self._notify()
 
@@ -339,35 +339,18 @@ class UpstreamConnection(asyncio.Protocol):
         self._upstream_owes = owes
         self._last_sign = now = self._loop.time()
         if owes and self._read_timeout:
-            due = now + self._read_timeout
-            if self._timer is None or self._timer_at > due:
-                self._look_at(due)
+            self._silence.expect(now + self._read_timeout)
 
-    def _look_at(self, due: float) -> None:
-        self._stop_timer()
-        self._timer_at = due
-        self._timer = self._loop.call_at(due, self._check)
-
-    def _check(self) -> None:
-        """One timer a connection, which outlives exchanges: setting one for each would cost more than most
-        of them. It looks how long the silence has lasted and sets itself anew while there is an exchange."""
-        self._timer = None
+    def _due(self) -> float | None:
+        """When the silence has lasted too long. One timer outlives exchanges: setting one for each would cost
+        more than most of them."""
         if self.reader is None or not self._read_timeout:
-            return
-        due = self._last_sign + self._read_timeout
-        if not self._upstream_owes or not self._reading:
-            due = self._loop.time() + self._read_timeout
-        elif due <= self._loop.time():
-            self._fail(
-                UpstreamTimeoutError("timeout", f"the upstream was silent for {self._read_timeout:g} s")
-            )
-            return
-        self._look_at(due)
+            return None
+        waits = self._upstream_owes and self._reading
+        return (self._last_sign if waits else self._loop.time()) + self._read_timeout
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _too_late(self) -> None:
+        self._fail(UpstreamTimeoutError("timeout", f"the upstream was silent for {self._read_timeout:g} s"))
 
 
 def _how(error: Exception | None) -> str:

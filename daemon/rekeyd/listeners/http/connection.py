@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from rekeyd.ledger import Entry
-from rekeyd.listeners.http.deadline import Deadline
 from rekeyd.listeners.http.desk import Desk
 from rekeyd.listeners.http.guests import Credentials, Guests
 from rekeyd.listeners.http.protocol import GatewayProtocol, Timeouts, refusal
 from rekeyd.listeners.http.visit import Visit
 from rekeyd.listeners.http.wire import HIGH_WATER, LINGER, break_off
+from rekeyd.system.deadline import Deadline
 from rekeyd.trust.generation import Generation
 
 
@@ -112,10 +112,6 @@ class ClientConnection(asyncio.Protocol):
         return self._known.cipher
 
     # What is asked.
-
-    def _turn(self) -> None:
-        """Serve what was read for as long as nothing has to be waited for."""
-        raise NotImplementedError
 
     @property
     def _wants_body(self) -> bool:

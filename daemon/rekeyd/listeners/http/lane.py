@@ -250,7 +250,7 @@ class Lane(ClientConnection):
             pool,
             read_timeout=settings.upstream.read_timeout,
             cors=settings.service.enable_cors,
-            added=() if verdict.quota is None else answers.quota_fields(verdict.quota),
+            added=answers.quota_fields(verdict.quota),
         )
         passage.begin(known.onward(visit, verdict))
 

@@ -7,7 +7,7 @@ off, looks when it is really due, and is set anew. Must not know: what is waited
 import asyncio
 from collections.abc import Callable
 
-_EARLY = 0.001
+EARLY = 0.001
 """Seconds by which a timer of uvloop may go off too early: set anew for what is left, it would at once."""
 
 
@@ -58,7 +58,7 @@ class Deadline:
         due = self._due()
         if due is None:
             return
-        if self._loop.time() + _EARLY < due:
+        if self._loop.time() + EARLY < due:
             self.expect(due)
         else:
             self._late()
