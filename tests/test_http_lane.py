@@ -23,12 +23,13 @@ from hypothesis import strategies as st
 from rekeyd.listeners.http import lane, protocol
 from rekeyd.listeners.http.lane import Lane
 from rekeyd.listeners.http.protocol import GatewayProtocol
+from rekeyd.listeners.http.wire import LINGER
 from rekeyd.telemetry.decisions import Coalescer
 from rekeyd.telemetry.floods import Telling
 from support.gateway import API_KEY, READ_KEY, Scene, stage
 from support.loops import new_loop
 from support.waiting import eventually
-from support.wire import END_OF_HEAD, Link, answering, ok, request
+from support.wire import END_OF_HEAD, PATIENCE, Link, answering, ok, request
 
 HOST = b"Host: service.test"
 KEY = b"api-key: " + API_KEY.encode()
@@ -91,7 +92,8 @@ class Twins:
                 break
             client.send(piece)
             await asyncio.sleep(0.002)
-        await client.closed()
+        # Behind a body that nobody wants it is only due after LINGER.
+        await client.wait_for(lambda: client.ended, "its end", patience=LINGER + PATIENCE)
         scene.forget(client)
         client.abort()
         return _answers(bytes(client.received))
